@@ -1,0 +1,64 @@
+"""Lloyd's iteration for K-means (Lloyd 1982)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from daskmix.algorithms.base import Algorithm, Outcome
+from daskmix.block import Array
+from daskmix.centroids import Assign, Assignment, Centroids
+from daskmix.kernels import Frame
+from daskmix.reduction import Reduction
+
+RELOCATABLE = 256  # at most so many empty clusters are moved in one pass
+
+
+@dataclass(frozen=True)
+class LloydState:
+    model: Centroids
+    outcome: Outcome = Outcome.running
+    n_iter: int = 0
+    cost: float = np.inf  # of the model that the last pass asked about
+    mass: Array | None = None  # (k,) of each cluster in the last pass
+    relocated_in_all: int = 0  # empty clusters that were moved so far
+    settled: Outcome | None = None  # the centres are final, and why; only their cost is still to be measured
+
+    @property
+    def objective(self) -> float:
+        return self.cost
+
+
+@dataclass(frozen=True)
+class Lloyd(Algorithm[LloydState, Assignment]):
+    """Move every centre to the mean of its rows until they stay put, then measure what that cost."""
+
+    frame: Frame
+    tol: float = 0.0  # on the sum of squared shifts of the centres, in the frame
+    max_iter: int = 300
+
+    def start(self, model: Centroids | None = None) -> LloydState:
+        if model is None:
+            raise ValueError("Lloyd starts from centres")
+        return LloydState(model)
+
+    def ask(self, state: LloydState) -> Reduction[Assignment]:
+        relocatable = 0 if state.settled else min(state.model.k - 1, RELOCATABLE)
+        return Assign(state.model, self.frame, relocatable)
+
+    def tell(self, state: LloydState, answer: Assignment) -> LloydState:
+        if state.settled:
+            return replace(state, cost=answer.cost, mass=answer.mass, outcome=state.settled)
+        sums, relocated = answer.relocated()
+        moved = state.model.learn(sums)
+        shift = float(((moved.centres - state.model.centres) ** 2).sum())
+        relocations = state.relocated_in_all + len(relocated)
+        now = replace(state, relocated_in_all=relocations, n_iter=state.n_iter + 1, cost=answer.cost, mass=answer.mass)
+        if shift == 0.0:
+            # The cost just measured is that of these very centres.
+            return replace(now, outcome=Outcome.converged)
+        now = replace(now, model=moved)
+        if shift <= self.tol:
+            return replace(now, settled=Outcome.converged)
+        return replace(now, settled=Outcome.exhausted) if now.n_iter >= self.max_iter else now

@@ -1,0 +1,94 @@
+"""Where to start: centres drawn from a sample, or by passes over all rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from daskmix.algorithms.base import Algorithm, Outcome
+from daskmix.block import Array
+from daskmix.centroids import Assign, Centroids
+from daskmix.kernels import Frame
+from daskmix.reduction import Reduction
+from daskmix.sampling import FarSample, Sample
+
+DRAW_ROWS = 1 << 16  # distances are computed for so many rows at a time
+
+
+def random_rows(x: Array, w: Array, k: int, rng: np.random.Generator) -> Array:
+    """k different rows, each with a chance as its weight: (k, d)."""
+    return x[rng.choice(len(x), size=k, replace=False, p=w / w.sum())]
+
+
+def plus_plus(x: Array, w: Array, k: int, rng: np.random.Generator) -> Array:
+    """Greedy k-means++ (Arthur & Vassilvitskii 2007, section 6: the best of 2 + log k draws): (k, d)."""
+    trials = 2 + int(np.log(k))
+    squares = (x * x).sum(axis=1)
+    chosen = np.empty(k, dtype=np.int64)
+    chosen[0] = rng.choice(len(x), p=w / w.sum())
+    closest = _squared_distance(x, squares, chosen[:1])[:, 0]
+    for j in range(1, k):
+        cumulative = np.cumsum(closest * w)
+        if cumulative[-1] > 0:
+            draws = np.searchsorted(cumulative, rng.random(trials) * cumulative[-1], side="right")
+        else:  # every row stands on a centre already
+            draws = rng.integers(len(x), size=trials)
+        draws = np.minimum(draws, len(x) - 1)
+        candidate = np.minimum(closest[:, None], _squared_distance(x, squares, draws))
+        best = int(np.argmin(w @ candidate))
+        chosen[j], closest = draws[best], candidate[:, best]
+    return x[chosen]
+
+
+def _squared_distance(x: Array, squares: Array, rows: Array) -> Array:
+    """|x - x[row]|^2: (n, len(rows)). A row's distance to itself, or to its double, is zero by definition."""
+    out = np.empty((len(x), len(rows)))
+    for a in range(0, len(x), DRAW_ROWS):
+        part = slice(a, a + DRAW_ROWS)
+        out[part] = squares[part, None] - 2 * (x[part] @ x[rows].T) + squares[rows]
+    # What rounding leaves of a distance is not one.
+    out[out < 1e-14 * (squares[:, None] + squares[rows])] = 0.0
+    return out
+
+
+@dataclass(frozen=True)
+class ParallelState:
+    model: Centroids  # candidates; at the end the k that were chosen
+    round: int = 0
+    outcome: Outcome = Outcome.running
+    objective: float = np.nan
+
+
+@dataclass(frozen=True)
+class ParallelSeeding(Algorithm[ParallelState, object]):
+    """k-means|| (Bahmani et al. 2012): rounds of l = 2k far rows, then k-means++ on the candidates by their mass."""
+
+    k: int
+    frame: Frame
+    dtype: np.dtype
+    seed: int
+    rounds: int = 5
+
+    def start(self, model: Centroids | None = None) -> ParallelState:
+        if model is None:
+            raise ValueError("k-means|| starts from one centre")
+        return ParallelState(model)
+
+    def ask(self, state: ParallelState) -> Reduction[object]:
+        if state.round < self.rounds:
+            seed = self.seed + 1 + state.round
+            return FarSample(2 * self.k, seed, state.model.centres, self.frame, self.dtype)  # type: ignore[return-value]
+        return Assign(state.model, self.frame)  # type: ignore[return-value]
+
+    def tell(self, state: ParallelState, answer: object) -> ParallelState:
+        if isinstance(answer, Sample):
+            drawn = self.frame.enter(answer.x.astype(np.float64))
+            candidates = Centroids(np.concatenate([state.model.centres, drawn]))
+            return replace(state, model=candidates, round=state.round + 1)
+        mass = answer.mass  # type: ignore[attr-defined]
+        rng = np.random.default_rng([self.seed, 1])
+        chosen = plus_plus(state.model.centres, mass, min(self.k, len(mass)), rng)
+        # Fewer distinct rows than clusters: doubled centres, whose second copies stay empty.
+        chosen = np.resize(chosen, (self.k, chosen.shape[1]))
+        return ParallelState(Centroids(chosen), self.rounds, Outcome.converged, answer.cost)  # type: ignore[attr-defined]

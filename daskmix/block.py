@@ -1,0 +1,137 @@
+"""Some rows at a time: where they stand, what they weigh, and what to do when values are missing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from daskmix.errors import InputError, InputTypeError
+
+Array = Any  # an array of NumPy's interface: numpy.ndarray, or CuPy's
+
+# Rows of unknown number are placed by (partition, offset): 2^40 rows of room for each.
+PARTITION_STRIDE = 1 << 40
+
+
+class Missing(Enum):
+    """What to do about rows that hold NaN."""
+
+    refuse = "raise"
+    drop = "drop"
+    trust = "trust"  # an earlier pass has seen that there are none
+
+
+@dataclass(frozen=True)
+class Place:
+    """A box of the grid of all rows, read in C order; for a table, the grid has one axis."""
+
+    origin: tuple[int, ...]
+    shape: tuple[int, ...]
+    grid: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        return prod(self.shape)
+
+    def index(self, first: int, stop: int) -> Array:
+        """Global index of the rows first..stop of this box: (stop - first,)."""
+        if len(self.grid) == 1:
+            return np.arange(self.origin[0] + first, self.origin[0] + stop, dtype=np.int64)
+        inside = np.unravel_index(np.arange(first, stop, dtype=np.int64), self.shape)
+        moved = [i + o for i, o in zip(inside, self.origin, strict=True)]
+        return np.asarray(np.ravel_multi_index(moved, self.grid), dtype=np.int64)
+
+
+def table(start: int, rows: int, total: int) -> Place:
+    """Consecutive rows of a table."""
+    return Place((start,), (rows,), (total,))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows, clean: every value is finite, every weight is finite and not negative."""
+
+    x: Array  # (n, d)
+    w: Array | None  # (n,), None where every row counts once
+    place: Place
+    first: int = 0  # of these rows, within the place
+    missing: int = 0  # rows left out; their values and weights are zero
+
+    @property
+    def index(self) -> Array:
+        """Global index of each row: (n,)."""
+        return self.place.index(self.first, self.first + len(self.x))
+
+    def weights(self) -> Array:
+        """The weight of each row, spelled out: (n,)."""
+        return np.ones(len(self.x)) if self.w is None else self.w
+
+    def tiles(self, rows: int) -> Iterator["Block"]:
+        """The same rows, at most so many at a time, cut at fixed multiples from the start."""
+        if len(self.x) <= rows:
+            yield self
+            return
+        missing = self.missing
+        for a in range(0, len(self.x), rows):
+            b = a + rows
+            w = None if self.w is None else self.w[a:b]
+            yield Block(self.x[a:b], w, self.place, self.first + a, missing)
+            missing = 0  # counted once, with the first tile
+
+
+def working_dtype(dtype: np.dtype) -> np.dtype:
+    """The floating type that rows of this type are computed on in."""
+    if dtype.kind not in "fiub":
+        raise InputTypeError(
+            f"the rows are of type {dtype}, which is not a real number; convert them to float32 or float64 first"
+            if dtype.kind != "c"
+            else f"Complex data not supported: the rows are of type {dtype}; pass real and imaginary parts as features"
+        )
+    working = np.result_type(dtype, np.float32)
+    return working if working.itemsize <= 8 else np.dtype(np.float64)
+
+
+def _describe(place: Place, row: int, number: int) -> str:
+    index = int(place.index(row, row + 1)[0])
+    if place.grid == (0,):  # lengths are not known beforehand
+        return f"row {row} of partition {number}" if number >= 0 else f"row {row} of its chunk"
+    return f"row {index} (chunk {number})"
+
+
+def clean_weights(w: Array, place: Place, number: int) -> Array:
+    """Weights as float64, refused where they are not finite or negative."""
+    w = np.asarray(w, dtype=np.float64)
+    bad = ~(w >= 0) | np.isinf(w)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(
+            f"sample_weight of {_describe(place, row, number)} is {w[row]}; weights must be finite and not negative"
+        )
+    return w
+
+
+def clean(x: Array, w: Array | None, place: Place, number: int, missing: Missing) -> Block:
+    """Rows as they were read -> rows that can be computed on."""
+    x = x.astype(working_dtype(x.dtype), copy=False)
+    if w is not None:
+        w = clean_weights(w, place, number)
+    # A sum is finite only if all terms are; the other way round, a false alarm costs one closer look.
+    if missing is Missing.trust or np.isfinite(x.sum()):
+        return Block(x, w, place)
+    holds_nan = np.isnan(x).any(axis=1)
+    infinite = np.isinf(x).any(axis=1)
+    if infinite.any():
+        where = _describe(place, int(np.argmax(infinite)), number)
+        raise InputError(f"{where} holds infinity (inf); leave out or replace such values first")
+    if not holds_nan.any():
+        return Block(x, w, place)
+    if missing is Missing.refuse:
+        where = _describe(place, int(np.argmax(holds_nan)), number)
+        raise InputError(f'{where} holds NaN; pass missing="drop" to leave such rows out')
+    # Zero, not NaN: NaN * 0 would spoil the sums.
+    x = np.where(holds_nan[:, None], x.dtype.type(0), x)
+    w = np.where(holds_nan, 0.0, 1.0 if w is None else w)
+    return Block(x, w, place, missing=int(holds_nan.sum()))

@@ -1,0 +1,109 @@
+"""Centres, and the pass that teaches them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from daskmix.block import Array, Block
+from daskmix.kernels import Frame, Kernels
+from daskmix.reduction import Reduction, Sums
+
+
+@dataclass(frozen=True)
+class Centroids:
+    """k centres, in the coordinates of a frame."""
+
+    centres: Array  # (k, d)
+
+    @property
+    def k(self) -> int:
+        return len(self.centres)
+
+    def learn(self, sums: Assignment) -> Centroids:
+        """Every centre at the mean of its rows; one without rows stays where it is."""
+        has_rows = sums.mass > 0
+        mass = np.where(has_rows, sums.mass, 1.0)[:, None]
+        return Centroids(np.where(has_rows[:, None], sums.first / mass, self.centres))
+
+
+@dataclass(frozen=True)
+class Farthest:
+    """The rows that lie farthest from their centre, farthest first."""
+
+    limit: int
+    distance: Array  # (m,) |x - c|^2
+    index: Array  # (m,) global index
+    cluster: Array  # (m,)
+    weight: Array  # (m,)
+    x: Array  # (m, d) in the frame
+
+    @staticmethod
+    def none(limit: int, d: int) -> Farthest:
+        whole = np.empty(0, dtype=np.int64)
+        return Farthest(limit, np.empty(0), whole, whole, np.empty(0), np.empty((0, d)))
+
+    def __add__(self, other: Farthest) -> Farthest:
+        both = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)])
+            for name in ("distance", "index", "cluster", "weight", "x")
+        }
+        first = np.lexsort((both["index"], -both["distance"]))[: self.limit]
+        return Farthest(self.limit, **{name: values[first] for name, values in both.items()})
+
+
+@dataclass(frozen=True)
+class Assignment(Sums):
+    """What one pass learns about each of k clusters."""
+
+    mass: Array  # (k,)
+    first: Array  # (k, d) sum of w * x
+    cost: float  # sum of w * |x - c|^2
+    farthest: Farthest
+
+    def relocated(self) -> tuple[Assignment, tuple[int, ...]]:
+        """Each empty cluster is given one of the farthest rows, which leaves its own; and which clusters those are.
+
+        The rule is scikit-learn's (`_relocate_empty_clusters_dense`).
+        """
+        rows = [i for i in range(len(self.farthest.distance)) if self.farthest.distance[i] > 0]
+        moves = list(zip(np.flatnonzero(self.mass == 0), rows, strict=False))
+        mass, first, far = self.mass.copy(), self.first.copy(), self.farthest
+        for empty, row in moves:
+            from_cluster, weight = far.cluster[row], far.weight[row]
+            first[from_cluster] -= weight * far.x[row]
+            mass[from_cluster] -= weight
+            first[empty], mass[empty] = weight * far.x[row], weight
+        return replace(self, mass=mass, first=first), tuple(int(empty) for empty, _ in moves)
+
+
+@dataclass(frozen=True)
+class Assign(Reduction[Assignment]):
+    """Give each row to its nearest centre."""
+
+    centroids: Centroids
+    frame: Frame
+    relocatable: int = 0  # how many of the farthest rows to keep
+
+    def zero(self) -> Assignment:
+        k, d = self.centroids.centres.shape
+        return Assignment(np.zeros(k), np.zeros((k, d)), 0.0, Farthest.none(self.relocatable, d))
+
+    def map(self, block: Block, ops: Kernels) -> Assignment:
+        found = ops.assign(block.x, block.w, self.frame, self.centroids.centres, self.relocatable)
+        kept = found.far_distance >= 0
+        rows = found.far_row[kept]
+        farthest = Farthest(
+            self.relocatable,
+            found.far_distance[kept],
+            block.index[rows] if len(rows) else rows,
+            found.far_cluster[kept],
+            np.ones(len(rows)) if block.w is None else block.w[rows],
+            self.frame.enter(block.x[rows].astype(np.float64)),
+        )
+        empty = Farthest.none(self.relocatable, self.centroids.centres.shape[1])
+        return Assignment(found.mass, found.first, found.cost, empty + farthest)
+
+    def row_bytes(self) -> int:
+        return 8 * sum(self.centroids.centres.shape)

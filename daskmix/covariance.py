@@ -1,0 +1,338 @@
+"""Shapes a component's covariance may take.
+
+A `Structure` says how a covariance is estimated from moments; a `Covariance` is what it estimates. There is one kind
+of covariance for each order of statistic, and any number of structures for each kind.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from daskmix.block import Array
+from daskmix.errors import CollapsedComponentError
+from daskmix.kernels import Centred, Order, Product
+
+LOG_2PI = float(np.log(2 * np.pi))
+
+
+@dataclass(frozen=True)
+class Covariance(ABC):
+    """The covariances of k components in d features."""
+
+    values: Array  # spherical (k,), diagonal (k, d), full (k, d, d), shared (d, d)
+    factors: Array  # F, the same shape: F F' is the precision
+
+    order: ClassVar[Order]
+
+    @abstractmethod
+    def log_det_factors(self, d: int) -> Array:
+        """log |F_k|: (k,), or () where all components share one."""
+
+    @abstractmethod
+    def precisions(self) -> Array:
+        """F F', the same shape as the values."""
+
+    @abstractmethod
+    def dense(self, k: int, d: int) -> Array:
+        """One full matrix for each component: (k, d, d)."""
+
+    @abstractmethod
+    def rescaled(self, scale: Array) -> Covariance:
+        """The covariances of x * scale."""
+
+    @abstractmethod
+    def product(self, means: Array, constants: Array, dtype: np.dtype) -> Product:
+        """The densities as one product of features, given log p(mean_k, k)."""
+
+    @abstractmethod
+    def product_error(self, means: Array) -> float:
+        """Bound on the error of that product, in units of its rounding."""
+
+    def centred(self, means: Array, constants: Array) -> Centred:
+        """The densities about each mean."""
+        return Centred(self.order, means, self.factors, constants)
+
+    def smoothed(self, floor: Array, k: int, d: int) -> Array:
+        """tr(P_k diag(floor)) / 2, what a log density loses when the data are smoothed by `floor`: (k,)."""
+        precision = self.dense_precision_diagonal(k, d)
+        return 0.5 * precision @ floor
+
+    @abstractmethod
+    def dense_precision_diagonal(self, k: int, d: int) -> Array:
+        """(k, d)."""
+
+
+def _bound(reach: Array, precision: Array, mean_in_precision: Array, p: int) -> float:
+    """sqrt(p) max_k (a'|P|a + |P mu|'a), a = |mu| + sd: never below what was measured."""
+    quadratic = np.einsum("kd,kd->k", reach, precision)
+    linear = np.einsum("kd,kd->k", reach, np.abs(mean_in_precision))
+    return float(np.sqrt(p) * np.max(quadratic + linear))
+
+
+class FullCovariance(Covariance):
+    order = Order.full
+
+    def log_det_factors(self, d: int) -> Array:
+        return np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(axis=1)
+
+    def precisions(self) -> Array:
+        return self.factors @ self.factors.transpose(0, 2, 1)
+
+    def dense(self, k: int, d: int) -> Array:
+        return self.values
+
+    def dense_precision_diagonal(self, k: int, d: int) -> Array:
+        return (self.factors**2).sum(axis=2)
+
+    def rescaled(self, scale: Array) -> Covariance:
+        return FullCovariance(self.values * np.outer(scale, scale), self.factors / scale[:, None])
+
+    def product(self, means: Array, constants: Array, dtype: np.dtype) -> Product:
+        d = means.shape[1]
+        precisions = self.precisions()
+        linear = np.einsum("kde,ke->kd", precisions, means)
+        # The upper triangle of -P/2, with what lies below the diagonal counted above it.
+        rows, columns = np.triu_indices(d)
+        quadratic = -precisions[:, rows, columns] * np.where(rows == columns, 0.5, 1.0)
+        constant = constants - 0.5 * (means * linear).sum(axis=1)
+        return Product(self.order, np.column_stack([linear, quadratic, constant]).astype(dtype))
+
+    def product_error(self, means: Array) -> float:
+        d = means.shape[1]
+        reach = np.abs(means) + np.sqrt(np.diagonal(self.values, axis1=1, axis2=2))
+        precisions = self.precisions()
+        spread = np.einsum("kde,ke->kd", np.abs(precisions), reach)
+        return _bound(reach, spread, np.einsum("kde,ke->kd", precisions, means), 1 + d + d * (d + 1) // 2)
+
+
+class SharedCovariance(Covariance):
+    order = Order.pooled
+
+    def log_det_factors(self, d: int) -> Array:
+        return np.log(np.diagonal(self.factors)).sum()
+
+    def precisions(self) -> Array:
+        return self.factors @ self.factors.T
+
+    def dense(self, k: int, d: int) -> Array:
+        return np.broadcast_to(self.values, (k, d, d))
+
+    def dense_precision_diagonal(self, k: int, d: int) -> Array:
+        return np.broadcast_to((self.factors**2).sum(axis=1), (k, d))
+
+    def rescaled(self, scale: Array) -> Covariance:
+        return SharedCovariance(self.values * np.outer(scale, scale), self.factors / scale[:, None])
+
+    def product(self, means: Array, constants: Array, dtype: np.dtype) -> Product:
+        whitened = means @ self.factors
+        half = np.full((len(means), 1), -0.5)
+        constant = constants - 0.5 * (whitened**2).sum(axis=1)
+        return Product(self.order, np.column_stack([whitened, half, constant]).astype(dtype), self.factors)
+
+    def product_error(self, means: Array) -> float:
+        whitened = means @ self.factors
+        reach = np.abs(whitened) + 1.0
+        # Whitening itself rounds: its terms may be larger than their sum.
+        terms = (np.abs(means) + np.sqrt(np.diag(self.values))) @ np.abs(self.factors)
+        return max(_bound(reach, reach, whitened, means.shape[1] + 2), _bound(reach, terms, whitened, means.shape[1]))
+
+
+class DiagonalCovariance(Covariance):
+    order = Order.diagonal
+
+    def log_det_factors(self, d: int) -> Array:
+        return np.log(self.factors).sum(axis=1)
+
+    def precisions(self) -> Array:
+        return self.factors**2
+
+    def dense(self, k: int, d: int) -> Array:
+        return self.values[:, :, None] * np.eye(d)
+
+    def dense_precision_diagonal(self, k: int, d: int) -> Array:
+        return self.precisions()
+
+    def rescaled(self, scale: Array) -> Covariance:
+        return DiagonalCovariance(self.values * scale**2, self.factors / scale)
+
+    def product(self, means: Array, constants: Array, dtype: np.dtype) -> Product:
+        precisions = self.precisions()
+        constant = constants - 0.5 * (precisions * means**2).sum(axis=1)
+        theta = np.column_stack([precisions * means, -0.5 * precisions, constant])
+        return Product(self.order, theta.astype(dtype))
+
+    def product_error(self, means: Array) -> float:
+        precisions = self.precisions()
+        reach = np.abs(means) + np.sqrt(self.values)
+        return _bound(reach, precisions * reach, precisions * means, 1 + 2 * means.shape[1])
+
+
+class SphericalCovariance(Covariance):
+    order = Order.trace
+
+    def log_det_factors(self, d: int) -> Array:
+        return d * np.log(self.factors)
+
+    def precisions(self) -> Array:
+        return self.factors**2
+
+    def dense(self, k: int, d: int) -> Array:
+        return self.values[:, None, None] * np.eye(d)
+
+    def dense_precision_diagonal(self, k: int, d: int) -> Array:
+        return np.broadcast_to(self.precisions()[:, None], (k, d))
+
+    def rescaled(self, scale: Array) -> Covariance:
+        # Only a common scale leaves a sphere round; see Structure.common_scale.
+        return SphericalCovariance(self.values * scale[0] ** 2, self.factors / scale[0])
+
+    def product(self, means: Array, constants: Array, dtype: np.dtype) -> Product:
+        precisions = self.precisions()
+        constant = constants - 0.5 * precisions * (means**2).sum(axis=1)
+        theta = np.column_stack([precisions[:, None] * means, -0.5 * precisions, constant])
+        return Product(self.order, theta.astype(dtype))
+
+    def product_error(self, means: Array) -> float:
+        precisions = self.precisions()[:, None]
+        reach = np.abs(means) + np.sqrt(self.values)[:, None]
+        return _bound(reach, precisions * reach, precisions * means, 2 + means.shape[1])
+
+
+class Structure(ABC):
+    """How the covariances of k components are estimated; a small value without state."""
+
+    order: ClassVar[Order]
+    covariance: ClassVar[type[Covariance]]
+    common_scale: ClassVar[bool] = False  # whether features must share one unit
+
+    @abstractmethod
+    def estimate(self, mass: Array, scatter: Array, floor: Array) -> Covariance:
+        """Maximum likelihood from mass (k,), scatter about the means (shape of the order) and smoothing (d,).
+
+        Raises
+        ------
+        CollapsedComponentError
+            Where a covariance is singular; the error names the component.
+        """
+
+    @abstractmethod
+    def n_parameters(self, k: int, d: int) -> int:
+        """Free parameters of k covariances in d features."""
+
+    @abstractmethod
+    def from_precisions(self, precisions: Array) -> Covariance:
+        """The covariance with these precisions, in scikit-learn's shape."""
+
+
+def _collapsed(component: int | None, why: str) -> CollapsedComponentError:
+    who = "the shared covariance" if component is None else f"component {component}"
+    return CollapsedComponentError(
+        f'{who} collapsed: {why}; pass reg_covar="auto" or a larger reg_covar, or ask for fewer components'
+    )
+
+
+def _factor(covariance: Array, component: int | None) -> Array:
+    """The upper triangular F with F F' the inverse of this matrix: (d, d)."""
+    # The matrix is brought to unit diagonal first, so that units decide nothing.
+    sd = np.sqrt(np.diagonal(covariance))
+    if not np.all(np.isfinite(covariance)) or not np.all(sd > 0):
+        raise _collapsed(component, f"feature {int(np.argmin(np.nan_to_num(sd)))} has no variance in it")
+    try:
+        lower = np.linalg.cholesky(covariance / np.outer(sd, sd))
+    except np.linalg.LinAlgError:
+        lower = np.zeros((1, 1))
+    if np.min(np.diagonal(lower)) < 1e-7:
+        raise _collapsed(component, "its features depend linearly on each other, or it has too few distinct rows")
+    return solve_triangular(lower, np.diag(1.0 / sd), lower=True).T
+
+
+def _inverse_root(variances: Array) -> Array:
+    """1 / sqrt, refused where a variance is not positive; the first axis counts components."""
+    bad = ~(variances > 0) | ~np.isfinite(variances)
+    if bad.any():
+        where = np.argwhere(bad)[0]
+        feature = f"feature {where[1]}" if len(where) > 1 else "every feature"
+        raise _collapsed(int(where[0]), f"{feature} has no variance in it")
+    return 1.0 / np.sqrt(variances)
+
+
+def full_covariance(values: Array) -> FullCovariance:
+    return FullCovariance(values, np.stack([_factor(v, j) for j, v in enumerate(values)]))
+
+
+@dataclass(frozen=True)
+class Full(Structure):
+    """Each component has its own ellipsoid (VVV)."""
+
+    order = Order.full
+    covariance = FullCovariance
+
+    def estimate(self, mass: Array, scatter: Array, floor: Array) -> Covariance:
+        return full_covariance(scatter / mass[:, None, None] + np.diag(floor))
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return k * d * (d + 1) // 2
+
+    def from_precisions(self, precisions: Array) -> Covariance:
+        return full_covariance(np.linalg.inv(precisions))
+
+
+@dataclass(frozen=True)
+class Tied(Structure):
+    """All components share one ellipsoid (EEE)."""
+
+    order = Order.pooled
+    covariance = SharedCovariance
+
+    def estimate(self, mass: Array, scatter: Array, floor: Array) -> Covariance:
+        values = scatter / mass.sum() + np.diag(floor)
+        return SharedCovariance(values, _factor(values, None))
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return d * (d + 1) // 2
+
+    def from_precisions(self, precisions: Array) -> Covariance:
+        values = np.linalg.inv(precisions)
+        return SharedCovariance(values, _factor(values, None))
+
+
+@dataclass(frozen=True)
+class Diagonal(Structure):
+    """Each component has its own variance of each feature (VVI)."""
+
+    order = Order.diagonal
+    covariance = DiagonalCovariance
+
+    def estimate(self, mass: Array, scatter: Array, floor: Array) -> Covariance:
+        values = scatter / mass[:, None] + floor
+        return DiagonalCovariance(values, _inverse_root(values))
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return k * d
+
+    def from_precisions(self, precisions: Array) -> Covariance:
+        return DiagonalCovariance(1.0 / precisions, np.sqrt(precisions))
+
+
+@dataclass(frozen=True)
+class Spherical(Structure):
+    """Each component is a ball of its own size (VII)."""
+
+    order = Order.trace
+    covariance = SphericalCovariance
+    common_scale = True
+
+    def estimate(self, mass: Array, scatter: Array, floor: Array) -> Covariance:
+        values = scatter / (mass * len(floor)) + floor.mean()
+        return SphericalCovariance(values, _inverse_root(values))
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return k
+
+    def from_precisions(self, precisions: Array) -> Covariance:
+        return SphericalCovariance(1.0 / precisions, np.sqrt(precisions))

@@ -1,0 +1,87 @@
+"""A loop over bundles: the specification of every engine, and the body of every task."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from typing import Any, TypeVar
+
+import dask
+import scipy.linalg  # noqa: F401  its BLAS must be loaded before threadpoolctl looks for it
+from threadpoolctl import ThreadpoolController
+
+from daskmix.block import Missing
+from daskmix.kernels import Kernels, compiled
+from daskmix.passes import Tally
+from daskmix.reduction import Reduction, merge_in_order, merge_tree
+from daskmix.rows import Part, Rows
+
+A = TypeVar("A")
+
+TILE_BYTES = 16 << 20  # working memory of one tile
+TILE_STEP = 1024
+
+_users = 0
+_lock = threading.Lock()
+_limit: Any = None
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """BLAS on one thread while at least one task asks for it; the limit is the process's, so users are counted."""
+    global _users, _limit
+    with _lock:
+        _users += 1
+        if _users == 1:
+            _limit = _controller().limit(limits=1, user_api="blas")
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _limit.restore_original_limits()
+
+
+def answer_bundle(
+    reduction: Reduction[A], bundle: Sequence[Part], missing: Missing, ops: Kernels, values: Sequence[Sequence[Any]]
+) -> tuple[A, Tally]:
+    """Read each part, clean it, map its tiles and merge: one small answer."""
+    rows = max(TILE_STEP, TILE_BYTES // max(reduction.row_bytes(), 1) // TILE_STEP * TILE_STEP)
+    answer, read = reduction.zero(), Tally(0, 0, 0)
+    with one_blas_thread():
+        for part, given in zip(bundle, values, strict=True):
+            block, nbytes = part.read(given, missing)
+            for tile in block.tiles(rows):
+                answer = reduction.merge(answer, reduction.map(tile, ops))
+            read += Tally(1, len(block.x), nbytes)
+    return answer, read
+
+
+def merge_answers(reduction: Reduction[A], answers: Sequence[tuple[A, Tally]]) -> tuple[A, Tally]:
+    """One task of the merge tree."""
+    return merge_in_order(lambda a, b: (reduction.merge(a[0], b[0]), a[1] + b[1]), answers)
+
+
+class Local:
+    """One bundle after the other, in this thread."""
+
+    def __init__(self, ops: Kernels = compiled) -> None:
+        self.ops = ops
+
+    def run(self, reduction: Reduction[A], rows: Rows) -> tuple[A, Tally]:
+        answers = []
+        for bundle in rows.bundles():
+            needs = [list(part.needs) for part in bundle]
+            values = dask.get(dict(rows.graph), needs) if rows.graph else needs
+            answers.append(answer_bundle(reduction, bundle, rows.missing, self.ops, values))
+        if not answers:
+            return reduction.zero(), Tally(0, 0, 0)
+        return merge_tree(partial(merge_answers, reduction), answers)

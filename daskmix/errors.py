@@ -1,0 +1,73 @@
+"""What can go wrong, each also the builtin exception it resembles."""
+
+
+class DaskmixError(Exception):
+    """Base of every error that daskmix raises on purpose."""
+
+
+class InputError(DaskmixError, ValueError):
+    """The rows, the weights or an option cannot be used as they are."""
+
+
+class InputTypeError(DaskmixError, TypeError):
+    """The rows are of a kind that daskmix does not read."""
+
+
+class FeatureError(InputError):
+    """The features are not those that the model was fitted on."""
+
+
+class UnitsError(FeatureError):
+    """A feature comes in other units than it had when the model was fitted."""
+
+
+class CollapsedComponentError(InputError):
+    """A component's covariance is singular, so its density is infinite."""
+
+
+class StoreNotFoundError(DaskmixError, FileNotFoundError):
+    """There is no store at this path or URL."""
+
+
+class StoreExistsError(DaskmixError, FileExistsError):
+    """The place to write to is taken."""
+
+
+class VariableNotFoundError(DaskmixError, KeyError):
+    """The store has no variable of this name."""
+
+    def __str__(self) -> str:
+        # KeyError shows the repr of its argument; a sentence should read as one.
+        return str(self.args[0])
+
+
+class BadChunkError(DaskmixError, OSError):
+    """A chunk of the input cannot be read or decoded."""
+
+
+class SchemaError(DaskmixError, ValueError):
+    """A stored model is not one that this version can read."""
+
+
+class IncompleteStoreError(DaskmixError, ValueError):
+    """A store was begun and never finished."""
+
+
+class VersionMismatchError(DaskmixError, RuntimeError):
+    """Client, scheduler and workers do not run the same packages."""
+
+
+class AsynchronousClientError(DaskmixError, RuntimeError):
+    """The active client is asynchronous; a fit waits for its answers."""
+
+
+class EmptyClusterWarning(UserWarning):
+    """A cluster lost all its rows and was moved."""
+
+
+class CollapsedComponentWarning(UserWarning):
+    """A component lost all its rows and was kept where it was."""
+
+
+class MixedWorkersWarning(UserWarning):
+    """Workers have different processors, so their bits may differ."""

@@ -1,0 +1,6 @@
+"""scikit-learn's faces; the only place that knows option strings."""
+
+from daskmix.estimators.gaussian_mixture import GaussianMixture
+from daskmix.estimators.kmeans import KMeans
+
+__all__ = ["GaussianMixture", "KMeans"]

@@ -1,0 +1,265 @@
+"""What both estimators share: reading what a user passes, answering in kind, and remembering the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any, Self
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state, estimator_html_repr
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from daskmix import answers, rows
+from daskmix.answers import RowFunction
+from daskmix.block import Array, Missing
+from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError
+from daskmix.fitting import Fit
+from daskmix.hooks import Run
+from daskmix.rows import Labelled, Rows
+
+LEFT_OUT = -2  # the label of rows that were left out; -1 is for noise
+
+Source = Any  # what a user passes as X
+
+
+class Estimator(BaseEstimator):
+    """Base of the estimators; not for use on its own."""
+
+    missing: str
+    random_state: Any
+    verbose: int
+    run: Run | None
+
+    # --- what a user passes -------------------------------------------------------------------------------------------
+
+    def _opened(self, X: Source, variables: Sequence[str] | None) -> Source:
+        """Paths, URLs and Zarr arrays as the lazy objects that they name."""
+        if rows.is_path(X):
+            return rows.open_path(X, [variables] if isinstance(variables, str) else variables)
+        if variables is not None:
+            if not isinstance(X, xr.Dataset):
+                raise InputError("variables= names variables of a store or Dataset; X is neither")
+            absent = [v for v in variables if v not in X]
+            if absent:
+                raise rows.VariableNotFoundError(f"X has no variable {absent[0]!r}; it has {', '.join(map(str, X))}")
+            return X[list(variables)]
+        if isinstance(X, zarr.Group):
+            raise InputTypeError(
+                "X is a Zarr group; pass its path, or xarray.open_zarr(...) of it, or one of its arrays"
+            )
+        return rows.from_zarr_array(X) if isinstance(X, zarr.Array) else X
+
+    def _rows(self, X: Source, weight: Any, sample_dims: Any, reset: bool) -> Rows:
+        """Rows of anything that `_opened` returns, checked against the fit's features unless they are new."""
+        missing = Missing(self._option("missing", ("raise", "drop")))
+        if isinstance(X, xr.Dataset | xr.DataArray):
+            parts = rows.take_apart(X, sample_dims)
+            found = rows.rows_from_labelled(parts, weight, missing)
+            return found.with_columns(self._features(parts.names, parts.units, reset))
+        if sample_dims is not None:
+            raise InputError(
+                f"sample_dims={sample_dims!r} names dims of an xarray object, but X is a {type(X).__name__}"
+            )
+        if rows.is_dask_frame(X):
+            if weight is not None and hasattr(weight, "to_dask_array"):
+                weight = weight.to_dask_array()
+            found = rows.rows_from_dask_array(X.to_dask_array(), weight, missing)
+            return found.with_columns(self._features(tuple(map(str, X.columns)), None, reset))
+        if isinstance(X, da.Array):
+            found = rows.rows_from_dask_array(X, weight, missing)
+            self._count_features(found.d, reset)
+            return found
+        x = self._in_memory(X, reset)
+        return rows.from_memory([x], 1, rows.memory_weights(weight, len(x)), missing)
+
+    def _in_memory(self, X: Source, reset: bool) -> Array:
+        """NumPy, pandas and lists by scikit-learn's rules; finiteness is checked where rows are read."""
+        if dask.is_dask_collection(X):
+            raise InputTypeError(f"X is a {type(X).__name__}; pass a Dask array, a Dask DataFrame or an xarray object")
+        if isinstance(X, np.ma.MaskedArray):
+            X = X.astype(np.result_type(X.dtype, np.float32)).filled(np.nan)
+        try:
+            x = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False, accept_sparse=False)
+        except ValueError as error:
+            kind = FeatureError if "feature" in str(error) and not reset else InputError
+            raise kind(str(error)) from error
+        except TypeError as error:
+            raise InputTypeError(str(error)) from error
+        rows.working_dtype(x.dtype)
+        return x
+
+    def _count_features(self, d: int, reset: bool) -> None:
+        if d == 0:
+            raise InputError("Found array with 0 feature(s): X has no features while a minimum of 1 is required")
+        if reset:
+            self.n_features_in_ = d
+            for name in ("feature_names_in_", "feature_units_"):
+                if hasattr(self, name):
+                    delattr(self, name)
+        elif d != self.n_features_in_:
+            raise FeatureError(
+                f"X has {d} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input"
+            )
+
+    def _features(
+        self, names: tuple[str, ...], units: tuple[str | None, ...] | None, reset: bool
+    ) -> tuple[int, ...] | None:
+        """Match features by name; which column holds each feature of the model, None for as they come."""
+        self._count_features(len(names), reset)
+        if reset:
+            if len(set(names)) == len(names):
+                self.feature_names_in_ = np.asarray(names, dtype=object)
+            if units is not None:
+                self.feature_units_ = units
+            return None
+        fitted = getattr(self, "feature_names_in_", None)
+        order: tuple[int, ...] | None = None
+        if fitted is not None and tuple(fitted) != names:
+            absent = [name for name in fitted if name not in names]
+            if absent:
+                raise FeatureError(
+                    f"the model was fitted on feature {absent[0]!r}, which X does not have; X has {', '.join(names[:8])}"
+                )
+            order = tuple(names.index(name) for name in fitted)
+        known = getattr(self, "feature_units_", None)
+        if known is not None and units is not None:
+            given = units if order is None else tuple(units[j] for j in order)
+            for name, was, now in zip(names if fitted is None else fitted, known, given, strict=True):
+                if was is not None and now is not None and was != now:
+                    raise UnitsError(f"feature {name!r} is in {now!r}, but the model was fitted in {was!r}; convert it")
+        return order
+
+    # --- answers in kind ----------------------------------------------------------------------------------------------
+
+    def _answer(self, X: Source, function: RowFunction, sample_dims: Any, variables: Any) -> Any:
+        """A value per row, in the type of X."""
+        check_is_fitted(self)
+        X = self._opened(X, variables)
+        if isinstance(X, xr.Dataset | xr.DataArray):
+            parts: Labelled = rows.take_apart(X, sample_dims)
+            for variable in parts.variables:
+                rows.working_dtype(variable.dtype)
+            columns = self._features(parts.names, parts.units, reset=False)
+            return answers.of_labelled(_for_labelled(function, columns), parts)
+        if rows.is_dask_frame(X):
+            columns = self._features(tuple(map(str, X.columns)), None, reset=False)
+            return answers.of_dask_frame(replace(function, columns=columns), X)
+        if isinstance(X, da.Array):
+            if X.ndim < 2:
+                raise InputError(f"Expected 2D array, got {X.ndim}D array instead: Reshape your data, e.g. X[:, None]")
+            rows.working_dtype(X.dtype)
+            self._count_features(X.shape[-1], reset=False)
+            return answers.of_dask_array(function, X)
+        return answers.of_memory(function, self._in_memory(X, reset=False))
+
+    def _function(
+        self, name: str, of_rows: Callable[[Array], Array], dtype: Any, fill: float = np.nan, **more: Any
+    ) -> RowFunction:
+        missing = Missing(self._option("missing", ("raise", "drop")))
+        k = self._k()
+        return RowFunction(
+            name, of_rows, np.dtype(dtype), fill, missing, row_bytes=8 * (2 * k + 2 * self.n_features_in_), **more
+        )
+
+    def _k(self) -> int:
+        raise NotImplementedError
+
+    # --- options ------------------------------------------------------------------------------------------------------
+
+    def _option(self, name: str, allowed: Sequence[str]) -> str:
+        value = getattr(self, name)
+        if not isinstance(value, str) or value not in allowed:
+            near = get_close_matches(str(value), allowed, n=1, cutoff=0.3)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}{hint}")
+        return value
+
+    def _whole(self, name: str, least: int) -> int:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise InputError(f"{name}={value!r} must be a whole number, at least {least}")
+        return int(value)
+
+    def _real(self, name: str) -> float:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < np.inf:
+            raise InputError(f"{name}={value!r} must be a finite number, not negative")
+        return float(value)
+
+    def _draw_seed(self) -> int:
+        state = check_random_state(self.random_state)
+        return int(state.randint(np.iinfo(np.int32).max))
+
+    def _begin(self, X: Source, weight: Any, sample_dims: Any, variables: Any) -> tuple[Source, Fit]:
+        if self.run is not None and not isinstance(self.run, Run):
+            raise InputError(f"run={self.run!r} must be a daskmix.Run, or None")
+        opened = self._opened(X, variables)
+        found = self._rows(opened, weight, sample_dims, reset=True)
+        return opened, Fit(found, (self.run or Run()).hooks(self.verbose))
+
+    def _remember(self, fit: Fit) -> Self:
+        self.history_ = fit.history
+        self.n_passes_ = len(fit.history)
+        self.bytes_read_ = fit.bytes_read
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(super().__getstate__())
+        lazy = state.get("_fitted_on")
+        if lazy is not None and lazy[0] is not None:
+            if isinstance(lazy[0], np.ndarray):
+                state["_labels"] = self.labels_  # type: ignore[attr-defined]
+            state["_fitted_on"] = None  # rows never travel with a model
+        return state
+
+    # --- stores and pictures ------------------------------------------------------------------------------------------
+
+    def save(self, path: Any, *, overwrite: bool = False) -> None:
+        """Write the fitted model to a Zarr store, without pickle.
+
+        Parameters
+        ----------
+        path : str, path or Zarr store
+            Where to; `daskmix.load` reads it.
+        overwrite : bool
+            Replace what is there.
+
+        Raises
+        ------
+        StoreExistsError
+            There is something at `path` already.
+        """
+        from daskmix.store import save_model  # the store knows estimators, so they know it only when asked
+
+        check_is_fitted(self)
+        save_model(self, path, overwrite=overwrite)
+
+    def to_xarray(self) -> xr.Dataset:
+        """The fitted parameters as a Dataset."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        described = estimator_html_repr(self)
+        if not hasattr(self, "n_passes_"):
+            return described
+        return f"{described}{self.to_xarray()._repr_html_()}"
+
+    def _feature_coords(self) -> Mapping[str, Any]:
+        names = getattr(self, "feature_names_in_", None)
+        return {} if names is None else {"feature": [str(name) for name in names]}
+
+
+def _for_labelled(function: RowFunction, columns: tuple[int, ...] | None) -> RowFunction:
+    """In xarray, rows that were left out are NaN, so labels are floats where rows may be left out."""
+    function = replace(function, columns=columns)
+    if function.missing is Missing.drop and function.dtype.kind == "i":
+        return replace(function, dtype=np.dtype(np.float32), fill=np.nan)
+    return function

@@ -1,0 +1,368 @@
+"""K-means."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+import xarray as xr
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
+
+from daskmix.algorithms.base import Algorithm, Chain, Outcome
+from daskmix.algorithms.lloyd import Lloyd, LloydState
+from daskmix.algorithms.seeding import ParallelSeeding, plus_plus, random_rows
+from daskmix.block import Array
+from daskmix.centroids import Assign, Centroids
+from daskmix.errors import EmptyClusterWarning, InputError
+from daskmix.estimators.base import LEFT_OUT, Estimator, Source
+from daskmix.fitting import Fit, sample_size
+from daskmix.hooks import Run
+from daskmix.kernels import Frame, Order
+from daskmix.kernels.reference import enter, nearest
+from daskmix.mixture import Learn
+from daskmix.rows import beside
+from daskmix.sampling import Sample, Summary
+from daskmix.store import write_rows
+
+INITS = ("auto", "k-means++", "k-means||", "random")
+
+
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
+    """K-means for data that need not fit in memory.
+
+    Lloyd's algorithm from centres seeded on a uniform sample of the rows. One pass looks at the data and draws the
+    sample, each iteration reads every chunk once, and one more pass measures the cost of the centres that are returned,
+    unless the last iteration moved nothing.
+
+    Parameters
+    ----------
+    n_clusters : int
+        Number of clusters, k.
+    init : {"auto", "k-means++", "k-means||", "random"}, array or fitted model
+        Where to start. "k-means++" (and "auto") is greedy k-means++ on the sample [1]_; "k-means||" takes five rounds
+        of 2k far rows from all rows and clusters them by their mass [2]_; "random" takes rows of the sample. An array
+        of shape (k, d) holds centres, one of shape (n,) a label for each row; a fitted model gives its centres. A
+        callable is called as init(X, n_clusters, random_state) with the sample.
+    n_init : "auto" or int
+        Number of starts, of which the best is kept; they share every read. "auto" is 10 for "random", else 1.
+    max_iter : int
+        Most iterations of each start.
+    tol : float
+        Stop when the sum of squared shifts of the centres is at most `tol` times the mean variance of the features;
+        0 goes on to a fixed point.
+    missing : {"raise", "drop"}
+        What to do about rows that hold NaN. Rows left out get the label -2, NaN in xarray.
+    warm_start : bool
+        Start from the centres of the last fit.
+    random_state : int, RandomState or None
+        Seed of the draws; `seed_` keeps what was drawn.
+    verbose : int
+        Tell each pass.
+    run : Run or None
+        How the fit runs; never changes the result.
+
+    Attributes
+    ----------
+    cluster_centers_ : (k, d) float64, in the units of X
+    inertia_ : float
+        Sum of w |x - nearest centre|^2 for exactly these centres.
+    labels_ : (n,) int32, or lazy where X is lazy
+        Computed when asked for.
+    cluster_weights_ : (k,) float64
+        Sum of the weights in each cluster, counted by the last pass.
+    n_iter_, n_passes_, bytes_read_ : int
+        Iterations of the best start; times that every chunk was read; bytes read.
+    converged_ : bool
+    history_ : list of dict
+        One record per pass.
+    seed_ : int
+    n_features_in_, feature_names_in_, feature_units_
+
+    References
+    ----------
+    .. [1] Arthur & Vassilvitskii (2007), k-means++: the advantages of careful seeding.
+    .. [2] Bahmani et al. (2012), Scalable k-means++.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[1.0, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+    >>> model = KMeans(2, random_state=0).fit(X)
+    >>> model.inertia_
+    16.0
+    >>> sorted(model.cluster_centers_.tolist())
+    [[1.0, 2.0], [10.0, 2.0]]
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: Any = "auto",
+        n_init: int | str = "auto",
+        max_iter: int = 300,
+        tol: float = 1e-4,
+        missing: str = "raise",
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+        run: Run | None = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.missing = missing
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+        self.run = run
+
+    def fit(
+        self,
+        X: Source,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        sample_dims: Any = None,
+        variables: Any = None,
+        labels_to: Any = None,
+    ) -> Self:
+        """Find the centres.
+
+        Parameters
+        ----------
+        X : NumPy array, pandas or Dask DataFrame, Dask array, xarray object, zarr.Array, path or URL of a Zarr store
+            Rows and features. Of N-d arrays the last axis holds the features, of a Dataset the variables.
+        y : ignored
+        sample_weight : (n,) array, or DataArray over some of the sampled dims
+            How often each row counts.
+        sample_dims : sequence of str
+            The dims of an xarray object that are sampled; all others hold features.
+        variables : sequence of str
+            The variables of a store or Dataset that are features; all by default.
+        labels_to : str or path
+            A Zarr store to write the labels to when the fit is done.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            X or an option cannot be used; the message says where and what to do.
+        BadChunkError
+            A chunk of X cannot be read.
+        """
+        k = self._whole("n_clusters", 1)
+        max_iter, tol = self._whole("max_iter", 1), self._real("tol")
+        self._check_init(k)
+        opened, fit = self._begin(X, sample_weight, sample_dims, variables)
+        self.seed_ = self._draw_seed()
+        summary, sample = fit.survey(k, sample_size(fit.rows, k, 0), self.seed_)
+        mean_variance = float(summary.variance.mean())
+        frame = Frame.of(summary.mean, np.full(fit.rows.d, np.sqrt(mean_variance)), fit.rows.dtype)
+        lloyd = Lloyd(frame, tol * mean_variance * float(frame.scale[0]) ** 2, max_iter)
+        algorithms, states = self._starts(k, fit, lloyd, summary, sample)
+        ended = fit.run(algorithms, states, "lloyd", "inertia")
+        best = min(ended, key=lambda state: state.cost)
+        self._keep(best, frame, opened, sample_dims)
+        self._warn(best)
+        self._remember(fit)
+        if labels_to is not None:
+            write_rows(self.predict(opened, sample_dims=sample_dims), labels_to)
+        return self
+
+    def _check_init(self, k: int) -> None:
+        if isinstance(self.init, str):
+            self._option("init", INITS)
+        elif not callable(self.init) and not hasattr(self.init, "fit"):
+            given = np.asarray(self.init)
+            if given.ndim not in (1, 2) or (given.ndim == 2 and len(given) != k):
+                raise InputError(f"init has shape {given.shape}; pass centres ({k}, d) or one label per row (n,)")
+        if self.n_init != "auto":
+            self._whole("n_init", 1)
+
+    def _starts(
+        self, k: int, fit: Fit, lloyd: Lloyd, summary: Summary, sample: Sample
+    ) -> tuple[list[Algorithm[Any, Any]], list[Any]]:
+        """One algorithm and state for each start."""
+        frame, init = lloyd.frame, self.init
+        if self.warm_start and hasattr(self, "cluster_centers_"):
+            init = self.cluster_centers_
+        drawn = isinstance(init, str) or callable(init)
+        n_init = (10 if init == "random" else 1) if isinstance(self.n_init, str) else int(self.n_init)
+        if not drawn:
+            if n_init > 1:
+                warnings.warn(
+                    f"explicit initial centres: one start instead of n_init={n_init}", RuntimeWarning, stacklevel=3
+                )
+            model = Centroids(self._given(init, k, fit, frame))
+            return [lloyd], [lloyd.start(model)]
+        x, w = frame.enter(sample.x.astype(np.float64)), sample.w
+        algorithms: list[Algorithm[Any, Any]] = []
+        states = []
+        for start in range(n_init):
+            rng = np.random.default_rng([self.seed_, start])
+            algorithm: Algorithm[Any, Any] = lloyd
+            if callable(init):
+                legacy = np.random.RandomState(rng.integers(2**31))
+                centres = frame.enter(np.asarray(init(sample.x, k, random_state=legacy), dtype=np.float64))
+            elif init == "k-means||":
+                seeding = ParallelSeeding(k, frame, fit.rows.dtype, int(rng.integers(2**31)))
+                algorithm, centres = Chain(seeding, lloyd), random_rows(x, w, 1, rng)
+            else:
+                centres = (random_rows if init == "random" else plus_plus)(x, w, k, rng)
+            algorithms.append(algorithm)
+            states.append(algorithm.start(Centroids(centres)))
+        return algorithms, states
+
+    def _given(self, init: Any, k: int, fit: Fit, frame: Frame) -> Array:
+        """Centres (k, d) in the frame, from centres, labels or a fitted model."""
+        if hasattr(init, "fit"):
+            check_is_fitted(init)
+            init = init.cluster_centers_ if hasattr(init, "cluster_centers_") else init.means_
+        given = np.asarray(init, dtype=np.float64)
+        if given.ndim == 1:
+            return self._from_labels(given, k, fit, frame)
+        if given.shape != (k, fit.rows.d):
+            raise InputError(f"init has shape {given.shape}, but {(k, fit.rows.d)} is needed: k centres in d features")
+        if not np.isfinite(given).all():
+            raise InputError("init holds NaN or infinity; every centre must be finite")
+        return frame.enter(given)
+
+    def _from_labels(self, labels: Array, k: int, fit: Fit, frame: Frame) -> Array:
+        if fit.rows.total is None or labels.shape != (fit.rows.total,):
+            raise InputError(f"init has {len(labels)} labels but X has {fit.rows.total} rows")
+        absent = np.setdiff1d(np.arange(k), labels)
+        if len(absent):
+            raise InputError(f"no row has the label {absent[0]}; labels 0..{k - 1} are needed")
+        plain, fit.rows = fit.rows, beside(fit.rows, labels)
+        moments = fit.ask(Learn(k, Order.trace, frame, labelled=True), "labels")
+        fit.rows = plain
+        return moments.first / np.where(moments.mass > 0, moments.mass, 1.0)[:, None]
+
+    def _keep(self, best: LloydState, frame: Frame, X: Source, sample_dims: Any) -> None:
+        self.cluster_centers_ = frame.leave(best.model.centres)
+        self.inertia_ = best.cost / float(frame.scale[0]) ** 2
+        self.cluster_weights_ = best.mass
+        self.n_iter_ = best.n_iter
+        self.converged_ = best.outcome is Outcome.converged
+        self._n_features_out = len(self.cluster_centers_)
+        self._labels = None
+        self._fitted_on = (X, sample_dims)
+
+    def _warn(self, best: LloydState) -> None:
+        if best.relocated_in_all:
+            warnings.warn(
+                f"{best.relocated_in_all} times a cluster lost all its rows and was moved to one of the rows farthest "
+                "from their centres",
+                EmptyClusterWarning,
+                stacklevel=3,
+            )
+        filled = int((self.cluster_weights_ > 0).sum())
+        if filled < len(self.cluster_centers_):
+            warnings.warn(
+                f"Number of distinct clusters ({filled}) found smaller than n_clusters ({len(self.cluster_centers_)}). "
+                "Possibly due to duplicate points in X.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    @property
+    def labels_(self) -> Any:
+        """The label of each row that was fitted; computed when first asked for, lazy where X is lazy."""
+        if getattr(self, "_fitted_on", None) is None and getattr(self, "_labels", None) is None:
+            raise AttributeError("labels_ is there after fit, and not in a model that was loaded; use predict(X)")
+        if self._labels is None:
+            X, sample_dims = self._fitted_on
+            self._labels = self.predict(X, sample_dims=sample_dims)
+        return self._labels
+
+    def predict(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
+        """The nearest centre of each row: int32 (n,), in the type of X and lazy where X is; -2 for rows left out.
+
+        In xarray the sampled dims and their coordinates stay, and rows left out are NaN.
+        """
+        check_is_fitted(self)
+        attrs = (("long_name", "cluster"), ("n_clusters", len(self.cluster_centers_)))
+        labels = self._function("label", partial(_labels, self.cluster_centers_), np.int32, LEFT_OUT, attrs=attrs)
+        return self._answer(X, labels, sample_dims, variables)
+
+    def transform(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
+        """Distance of each row to each centre: (n, k), in the type of X and lazy where X is."""
+        check_is_fitted(self)
+        dtype = np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64
+        k = len(self.cluster_centers_)
+        distances = self._function(
+            "distance", partial(_distances, self.cluster_centers_), dtype, width=k, over="cluster"
+        )
+        return self._answer(X, distances, sample_dims, variables)
+
+    def score(
+        self, X: Source, y: Any = None, sample_weight: Any = None, *, sample_dims: Any = None, variables: Any = None
+    ) -> float:
+        """Minus the inertia of these rows; one pass."""
+        check_is_fitted(self)
+        fit = Fit(self._rows(self._opened(X, variables), sample_weight, sample_dims, reset=False))
+        frame = _frame(self.cluster_centers_, fit.rows.dtype)
+        cost = fit.ask(Assign(Centroids(frame.enter(self.cluster_centers_)), frame), "score").cost
+        return -float(cost) / float(frame.scale[0]) ** 2
+
+    def to_xarray(self) -> xr.Dataset:
+        """Centres and weights of the clusters as a Dataset over cluster and feature."""
+        check_is_fitted(self)
+        return xr.Dataset(
+            {
+                "cluster_centers": (("cluster", "feature"), self.cluster_centers_),
+                "cluster_weights": ("cluster", self.cluster_weights_),
+            },
+            coords=self._feature_coords(),
+            attrs={"inertia": self.inertia_, "n_iter": self.n_iter_, "n_passes": self.n_passes_},
+        )
+
+    def to_sklearn(self) -> Any:
+        """The same model as a fitted `sklearn.cluster.KMeans`."""
+        from sklearn.cluster import KMeans as Peer
+
+        check_is_fitted(self)
+        peer = Peer(n_clusters=len(self.cluster_centers_), max_iter=self.max_iter, tol=self.tol)
+        peer.cluster_centers_ = np.ascontiguousarray(self.cluster_centers_)
+        peer.inertia_, peer.n_iter_, peer.n_features_in_ = self.inertia_, self.n_iter_, self.n_features_in_
+        peer._n_threads, peer._n_features_out = 1, len(self.cluster_centers_)
+        if hasattr(self, "feature_names_in_"):
+            peer.feature_names_in_ = self.feature_names_in_
+        return peer
+
+    def _k(self) -> int:
+        return len(self.cluster_centers_)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "cluster_centers_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.allow_nan = self.missing == "drop"
+        return tags
+
+
+def _frame(centres: Array, dtype: np.dtype) -> Frame:
+    """Coordinates for rows near these centres."""
+    spread = float(np.sqrt(centres.var(axis=0).mean()))
+    return Frame.of(centres.mean(axis=0), np.full(centres.shape[1], spread), dtype)
+
+
+def _labels(centres: Array, x: Array) -> Array:
+    frame = _frame(centres, x.dtype)
+    return nearest(enter(x, frame), frame.enter(centres))[0]
+
+
+def _distances(centres: Array, x: Array) -> Array:
+    out = np.empty((len(x), len(centres)))
+    for j, centre in enumerate(centres):
+        out[:, j] = np.sqrt(((x - centre) ** 2).sum(axis=1))
+    return out

@@ -1,0 +1,120 @@
+"""What every fit does: a first look at all rows, then passes until all models are done, with a record of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from daskmix.algorithms.base import Algorithm, Once
+from daskmix.block import Array, Missing
+from daskmix.engines.dask import engine_for
+from daskmix.errors import InputError
+from daskmix.hooks import Callback, fingerprint
+from daskmix.passes import passes
+from daskmix.reduction import Reduction, Together
+from daskmix.rows import Rows, from_memory
+from daskmix.sampling import Sample, Summarise, Summary, UniformSample
+
+SAMPLE_BYTES = 64 << 20
+
+
+def sample_size(rows: Rows, k: int, parameters: int) -> int:
+    """How many rows to keep in memory: enough for the models that start there, at most 64 MiB."""
+    fits = SAMPLE_BYTES // (8 * rows.d)
+    return max(k, min(fits, max(100_000, 200 * k, 50 * parameters)))
+
+
+@dataclass
+class Fit:
+    """One fit under way: its rows, its engine and what has been read so far."""
+
+    rows: Rows
+    hooks: tuple[Callback, ...] = ()
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.engine = engine_for(self.rows)
+
+    def survey(self, k: int, size: int, seed: int) -> tuple[Summary, Sample]:
+        """The first pass: where the rows are, whether they are clean, and some of them.
+
+        Raises
+        ------
+        InputError
+            Where a row or weight is unusable, all weights are zero, or there are fewer rows than models need.
+        """
+        self._enough(self.rows.total, k)
+        keep = UniformSample.of(size, seed, self.rows.d, self.rows.dtype, self.rows.total)
+        summary, sample = self.ask(Together((Summarise(self.rows.d), keep)), "survey")
+        if summary.rows == 0 and summary.missing:
+            raise InputError(f"every one of {summary.missing} rows holds NaN; nothing is left to fit")
+        if summary.rows == 0 and self.rows.parts:
+            raise InputError("sample_weight is zero for every row; nothing is left to fit")
+        self._enough(summary.rows, k)
+        if summary.missing == 0:
+            self.rows = replace(self.rows, missing=Missing.trust)
+        return summary, sample
+
+    def _enough(self, rows: int | None, k: int) -> None:
+        if rows == 0:
+            raise InputError("Found array with 0 sample(s): X has no rows; at least 1 is required")
+        if rows is not None and rows < k:
+            raise InputError(f"n_samples={rows} should be >= {k}, the number of clusters; ask for fewer clusters")
+
+    def ask(self, question: Reduction[Any], what: str) -> Any:
+        """One question, one pass."""
+        once = Once(question)
+        (state,) = self.run([once], [once.start()], what)
+        return state.model
+
+    def run(
+        self, algorithms: Sequence[Algorithm[Any, Any]], states: Sequence[Any], what: str, measure: str = ""
+    ) -> Any:
+        """Passes until every algorithm is done; the final states."""
+        for done in passes(algorithms, self.rows, engine=self.engine, states=states):
+            states = done.states
+            objectives = [getattr(states[i], "objective", None) for i in done.live]
+            record = {
+                "pass": len(self.history) + 1,
+                "what": what,
+                "measure": measure,
+                "objective": _best(objectives, measure),
+                "live": len(done.live),
+                "path": getattr(states[done.live[0]], "path", ""),
+                "seconds": done.seconds,
+                "chunks": done.read.chunks,
+                "rows": done.read.rows,
+                "bytes": done.read.bytes,
+            }
+            if not self.history:
+                record["fingerprint"] = fingerprint()
+            self.history.append(record)
+            for hook in self.hooks:
+                hook(record)
+        return states
+
+    @property
+    def bytes_read(self) -> int:
+        return sum(record["bytes"] for record in self.history)
+
+
+def _best(objectives: Sequence[float | None], measure: str) -> float | None:
+    known = [float(o) for o in objectives if o is not None and np.isfinite(o)]
+    if not known:
+        return None
+    return min(known) if measure == "inertia" else max(known)
+
+
+def on_sample(algorithm: Algorithm[Any, Any], state: Any, rows: Rows) -> Any:
+    """Passes over a sample in memory, which cost no read."""
+    for done in passes([algorithm], rows, engine=engine_for(rows), states=[state]):
+        state = done.states[0]
+    return state
+
+
+def sampled(sample: Sample, x: Array) -> Rows:
+    """The sample as rows, with these values."""
+    return from_memory([x], 1, sample.w, Missing.trust)

@@ -1,0 +1,86 @@
+"""What happens between passes: progress and whatever a user asks for. Never changes the result."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+import threadpoolctl
+
+log = logging.getLogger("daskmix")
+
+Record = Mapping[str, Any]
+Callback = Callable[[Record], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a fit runs; never changes its result.
+
+    Parameters
+    ----------
+    progress : {"auto", "terminal", "log"} or False
+        Where each pass is told. "auto" is the terminal where there is one, log lines elsewhere, and nothing unless the
+        estimator's `verbose` is set.
+    callbacks : tuple of callables
+        Each is called after every pass with its record, a mapping (see `history_`).
+    """
+
+    progress: Literal["auto", "terminal", "log", False] = "auto"
+    callbacks: tuple[Callback, ...] = ()
+
+    def hooks(self, verbose: int) -> tuple[Callback, ...]:
+        """What to call after each pass."""
+        progress = self.progress
+        if progress == "auto":
+            progress = False if not verbose else ("terminal" if sys.stderr.isatty() else "log")
+        told: dict[Any, tuple[Callback, ...]] = {"terminal": (tell_terminal,), "log": (tell_log,), False: ()}
+        return told[progress] + tuple(self.callbacks)
+
+
+def line(record: Record) -> str:
+    """One pass in one line."""
+    rate = record["bytes"] / max(record["seconds"], 1e-9) / 1e6
+    models = f", {record['live']} models" if record["live"] > 1 else ""
+    objective = "" if record["objective"] is None else f"  {record['measure']} {record['objective']:.8g}"
+    return (
+        f"pass {record['pass']:3d}  {record['what']:<8}{objective}  {record['rows']} rows in {record['seconds']:.2f} s "
+        f"({rate:.0f} MB/s{models})"
+    )
+
+
+def tell_log(record: Record) -> None:
+    """A plain line for a log."""
+    if not log.handlers and not logging.getLogger().handlers:
+        print(line(record), file=sys.stderr, flush=True)
+    else:
+        log.info(line(record))
+
+
+def tell_terminal(record: Record) -> None:
+    """A line on a terminal."""
+    from rich.console import Console  # only where a line is shown
+
+    Console(stderr=True, highlight=True, soft_wrap=True).print(line(record))
+
+
+def fingerprint() -> dict[str, str]:
+    """What the bits of a result depend on, beside the data: processor, BLAS and versions."""
+    blas = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    described = {
+        f"{pool['internal_api']} {pool.get('version')} {pool.get('architecture', '')}".strip() for pool in blas
+    }
+    packages = {name: version(name) for name in ("daskmix", "numpy", "scipy", "numba")}
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "blas": ", ".join(sorted(described)),
+        "python": platform.python_version(),
+        "float": np.dtype(np.float64).str,
+        **packages,
+    }

@@ -1,0 +1,111 @@
+"""Arrays in, arrays out: distances, densities, responsibilities and the sums they give.
+
+Two sets with one interface: `reference` (plain NumPy: the definition of right) and `compiled` (numba: no interpreter
+lock, no array larger than a tile).
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from daskmix.block import Array
+
+
+class Order(Enum):
+    """Which second moments a covariance structure learns from, and how its densities are evaluated."""
+
+    trace = "trace"  # x'x of each component: (k,)
+    diagonal = "diagonal"  # x * x of each component: (k, d)
+    full = "full"  # x x' of each component: (k, d, d)
+    pooled = "pooled"  # x x' of all components together: (d, d)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Coordinates that rows are computed on in: (x - shift) * scale.
+
+    The shift keeps an offset from costing digits, the scale (powers of two, hence exact) a unit.
+    """
+
+    shift: Array  # (d,) representable in the dtype of the rows
+    scale: Array  # (d,)
+
+    def enter(self, x: Array) -> Array:
+        """Rows or means -> the frame: (n, d)."""
+        return (x - self.shift) * self.scale
+
+    def leave(self, y: Array) -> Array:
+        """The frame -> rows or means: (n, d)."""
+        return y / self.scale + self.shift
+
+    @staticmethod
+    def of(mean: Array, spread: Array, dtype: np.dtype) -> "Frame":
+        """About this mean, in units of the power of two nearest to this spread."""
+        spread = np.where((spread > 0) & np.isfinite(spread), spread, 1.0)
+        scale = np.exp2(-np.round(np.log2(spread)))
+        return Frame(np.asarray(mean, dtype=dtype).astype(np.float64), scale)
+
+
+@dataclass(frozen=True)
+class Product:
+    """Densities as one matrix product, log p(x, k) = phi(x) . theta_k: fast, exact while clusters are not far apart."""
+
+    order: Order
+    theta: Array  # (k, p) in the dtype of the product
+    whiten: Array | None = None  # (d, d) for the pooled order: phi of x @ whiten
+
+    @property
+    def name(self) -> str:
+        return f"product {self.theta.dtype}"
+
+
+@dataclass(frozen=True)
+class Centred:
+    """Densities about each mean, log p(x, k) = constant_k - |(x - mean_k) F_k|^2 / 2: safe, in float64."""
+
+    order: Order
+    means: Array  # (k, d)
+    factors: Array  # F: (k,), (k, d), (k, d, d) or (d, d), F F' the precision
+    constants: Array  # (k,)
+
+    @property
+    def name(self) -> str:
+        return "centred"
+
+
+Densities = Product | Centred
+
+
+class Assigned(NamedTuple):
+    """Rows given to their nearest centre."""
+
+    mass: Array  # (k,)
+    first: Array  # (k, d) sum of w * x
+    cost: float  # sum of w * |x - c|^2
+    far_distance: Array  # (m,) |x - c|^2 of the rows farthest from their centre, in no order; -1 where none
+    far_row: Array  # (m,) their position in the block
+    far_cluster: Array  # (m,)
+
+
+class Explained(NamedTuple):
+    """Rows shared out among components by their densities; moments about the origin, or about the means if Centred."""
+
+    mass: Array  # (k,)
+    first: Array  # (k, d)
+    second: Array  # (k,), (k, d), (k, d, d) or (d, d)
+    score: float  # sum of w * log p(x)
+    certainty: float  # sum of w * log of the largest responsibility
+
+
+class Kernels(Protocol):
+    """What a reduction may ask of a set of kernels; x are rows as they come, the rest is in the frame."""
+
+    def assign(self, x: Array, w: Array | None, frame: Frame, centres: Array, far: int) -> Assigned: ...
+
+    def explain(self, x: Array, w: Array | None, frame: Frame, densities: Densities) -> Explained: ...
+
+    def distance(self, x: Array, frame: Frame, centres: Array) -> Array: ...
+
+    def joint(self, x: Array, frame: Frame, densities: Densities) -> Array: ...

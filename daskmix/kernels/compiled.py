@@ -1,0 +1,345 @@
+"""The kernels compiled by numba: one call for many rows, without the interpreter lock, tile by tile.
+
+Rows of a tile lie along the last axis, so that every loop over rows is a vector operation; BLAS does the products.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import scipy.linalg  # noqa: F401  numba's np.dot calls SciPy's BLAS
+
+from daskmix.block import Array
+from daskmix.kernels import Assigned, Centred, Densities, Explained, Frame, Order, Product
+from daskmix.kernels.reference import distance, joint
+
+__all__ = ["assign", "distance", "explain", "joint"]
+
+# Sums may be reordered for vectors; infinities and NaN keep their meaning.
+FASTMATH = {"contract", "reassoc", "nsz"}
+ASSIGN_TILE = 512
+PRODUCT_TILE_BYTES = 1 << 21  # of features: they should stay in the second-level cache
+NO_WEIGHTS = np.empty(0)
+
+
+def _jit(function: Callable[..., Any]) -> Any:
+    options = {"nogil": True, "fastmath": FASTMATH}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # nowhere to write a cache: compile once per process
+        return numba.njit(**options)(function)
+
+
+@_jit
+def _assign(x, w, shift, scale, c, half, far, mass, first):
+    n, d = x.shape
+    k = c.shape[0]
+    size = min(n, ASSIGN_TILE)
+    y = np.empty((size, d), x.dtype)
+    scores = np.empty((k, size), x.dtype)
+    best = np.empty(size, x.dtype)
+    cluster = np.empty(size, np.int32)
+    tile_first = np.empty((k, d), x.dtype)
+    far_distance = np.full(far, -1.0)
+    far_row = np.zeros(far, np.int64)
+    far_cluster = np.zeros(far, np.int64)
+    lowest, slot = -1.0, 0
+    cost = 0.0
+    for start in range(0, n, size):
+        b = min(size, n - start)
+        for i in range(b):
+            for f in range(d):
+                y[i, f] = (x[start + i, f] - shift[f]) * scale[f]
+        np.dot(c, y.T, scores)
+        for i in range(b):
+            best[i] = scores[0, i] - half[0]
+            cluster[i] = 0
+        for j in range(1, k):
+            h = half[j]
+            for i in range(b):
+                s = scores[j, i] - h
+                better = s > best[i]
+                best[i] = s if better else best[i]
+                cluster[i] = j if better else cluster[i]
+        tile_first[:] = 0
+        for i in range(b):
+            j = cluster[i]
+            distance = x.dtype.type(0)
+            for f in range(d):
+                away = y[i, f] - c[j, f]
+                distance += away * away
+            weight = w[start + i] if len(w) else 1.0
+            cost += weight * distance
+            mass[j] += weight
+            if len(w):
+                share = x.dtype.type(weight)
+                for f in range(d):
+                    tile_first[j, f] += share * y[i, f]
+            else:
+                for f in range(d):
+                    tile_first[j, f] += y[i, f]
+            if far and distance > lowest and weight > 0:
+                far_distance[slot], far_row[slot], far_cluster[slot] = distance, start + i, j
+                slot = np.argmin(far_distance)
+                lowest = far_distance[slot]
+        for j in range(k):
+            for f in range(d):
+                first[j, f] += tile_first[j, f]
+    return cost, far_distance, far_row, far_cluster
+
+
+@_jit
+def _softmax(joint, top, total, w, start, b):
+    """Columns of log p(x, k) -> weighted responsibilities, in place; (score, certainty) of the tile."""
+    k = joint.shape[0]
+    one = joint.dtype.type(1)
+    for i in range(b):
+        top[i] = joint[0, i]
+    for j in range(1, k):
+        for i in range(b):
+            top[i] = max(top[i], joint[j, i])
+    for i in range(b):
+        total[i] = 0
+    for j in range(k):
+        for i in range(b):
+            share = np.exp(joint[j, i] - top[i])
+            joint[j, i] = share
+            total[i] += share
+    score, certainty = 0.0, 0.0
+    for i in range(b):
+        weight = w[start + i] if len(w) else 1.0
+        log_total = np.log(total[i])
+        score += weight * (top[i] + log_total)
+        certainty -= weight * log_total
+        total[i] = joint.dtype.type(weight) * (one / total[i])
+    for j in range(k):
+        for i in range(b):
+            joint[j, i] *= total[i]
+    return score, certainty
+
+
+@_jit
+def _features(y, b, order, phi):
+    """phi of a tile, rows along the last axis; order 0 trace, 1 diagonal, 2 full."""
+    d = y.shape[1]
+    for a in range(d):
+        for i in range(b):
+            phi[a, i] = y[i, a]
+    p = d
+    if order == 0:
+        for i in range(b):
+            phi[p, i] = 0
+        for a in range(d):
+            for i in range(b):
+                phi[p, i] += phi[a, i] * phi[a, i]
+        p += 1
+    elif order == 1:
+        for a in range(d):
+            for i in range(b):
+                phi[p, i] = phi[a, i] * phi[a, i]
+            p += 1
+    else:
+        for a in range(d):
+            for c in range(a, d):
+                for i in range(b):
+                    phi[p, i] = phi[a, i] * phi[c, i]
+                p += 1
+    for i in range(b):
+        phi[p, i] = 1
+
+
+@_jit
+def _explain_product(x, w, shift, scale, order, theta, whiten, sums, pooled, size):
+    n, d = x.shape
+    k, p = theta.shape
+    one = theta.dtype.type(1)
+    y = np.zeros((size, d), theta.dtype)
+    whitened = np.zeros((size, d), theta.dtype)
+    phi = np.zeros((p, size), theta.dtype)
+    joint = np.empty((k, size), theta.dtype)
+    top = np.empty(size, theta.dtype)
+    total = np.empty(size, theta.dtype)
+    tile_sums = np.empty((k, p), theta.dtype)
+    tile_pooled = np.empty((d, d), theta.dtype)
+    is_pooled = len(whiten) > 0
+    score, certainty = 0.0, 0.0
+    for start in range(0, n, size):
+        b = min(size, n - start)
+        for i in range(b):
+            for f in range(d):
+                y[i, f] = ((x[start + i, f] - shift[f]) * scale[f]) * one
+        if is_pooled:
+            np.dot(y, whiten, whitened)
+            _features(whitened, b, 0, phi)
+        else:
+            _features(y, b, order, phi)
+        np.dot(theta, phi, joint)
+        s, c = _softmax(joint, top, total, w, start, b)
+        score += s
+        certainty += c
+        for j in range(k):  # what a last, shorter tile leaves over counts for nothing
+            for i in range(b, size):
+                joint[j, i] = 0
+        if is_pooled:
+            # The sums are of the rows themselves, not of the whitened ones.
+            for f in range(d):
+                for i in range(b):
+                    phi[f, i] = y[i, f]
+        np.dot(joint, phi.T, tile_sums)
+        for j in range(k):
+            for f in range(p):
+                sums[j, f] += tile_sums[j, f]
+        if is_pooled:
+            for i in range(size):
+                weight = one if i < b else theta.dtype.type(0)
+                if i < b and len(w):
+                    weight = theta.dtype.type(w[start + i])
+                for f in range(d):
+                    whitened[i, f] = weight * y[i, f]
+            np.dot(whitened.T, y, tile_pooled)
+            for f in range(d):
+                for g in range(d):
+                    pooled[f, g] += tile_pooled[f, g]
+    return score, certainty
+
+
+@_jit
+def _explain_centred(
+    x, w, shift, scale, order, means, narrow, wide, constants, first, narrow_second, wide_second, mass
+):
+    """Order 0 trace, 1 diagonal: factors in `narrow` (k, d); 2 full, 3 pooled: factors in `wide` (k, d, d)."""
+    n, d = x.shape
+    k = means.shape[0]
+    size = 256
+    y = np.zeros((size, d))
+    z = np.zeros((size, d))
+    zf = np.zeros((size, d))
+    joint = np.zeros((k, size))
+    top = np.empty(size)
+    total = np.empty(size)
+    tile_second = np.empty((d, d))
+    score, certainty = 0.0, 0.0
+    for start in range(0, n, size):
+        b = min(size, n - start)
+        for i in range(b):
+            for f in range(d):
+                y[i, f] = (x[start + i, f] - shift[f]) * scale[f]
+        for j in range(k):
+            for i in range(b):
+                for f in range(d):
+                    z[i, f] = y[i, f] - means[j, f]
+            if order >= 2:
+                np.dot(z, wide[j], zf)
+            else:
+                for i in range(b):
+                    for f in range(d):
+                        zf[i, f] = z[i, f] * narrow[j, f]
+            for i in range(b):
+                squared = 0.0
+                for f in range(d):
+                    squared += zf[i, f] * zf[i, f]
+                joint[j, i] = constants[j] - 0.5 * squared
+        s, c = _softmax(joint, top, total, w, start, b)
+        score += s
+        certainty += c
+        for j in range(k):
+            for i in range(size):
+                share = joint[j, i] if i < b else 0.0
+                if i < b:
+                    mass[j] += share
+                for f in range(d):
+                    z[i, f] = y[i, f] - means[j, f]
+                    zf[i, f] = share * z[i, f]
+            for i in range(b):
+                for f in range(d):
+                    first[j, f] += zf[i, f]
+                    narrow_second[j, f] += zf[i, f] * z[i, f]
+            if order >= 2:
+                np.dot(zf.T, z, tile_second)
+                for f in range(d):
+                    for g in range(d):
+                        wide_second[j, f, g] += tile_second[f, g]
+    return score, certainty
+
+
+def _frozen(a: Array, dtype: Any = None) -> Array:
+    """A contiguous read-only view: one type for the compiler, whatever the caller's flags."""
+    view = np.ascontiguousarray(a, dtype=dtype)[...]
+    view.flags.writeable = False
+    return view
+
+
+def _weights(w: Array | None) -> Array:
+    return _frozen(NO_WEIGHTS if w is None else w, np.float64)
+
+
+def assign(x: Array, w: Array | None, frame: Frame, centres: Array, far: int) -> Assigned:
+    k, d = centres.shape
+    c = centres.astype(x.dtype)
+    half = 0.5 * (c * c).sum(axis=1)
+    mass, first = np.zeros(k), np.zeros((k, d))
+    shift, scale = _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype)
+    cost, *farthest = _assign(_frozen(x), _weights(w), shift, scale, _frozen(c), _frozen(half), far, mass, first)
+    return Assigned(mass, first, cost, *farthest)
+
+
+_ORDERS = {Order.trace: 0, Order.diagonal: 1, Order.full: 2, Order.pooled: 3}
+
+
+def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> Explained:
+    if isinstance(densities, Product):
+        return _by_product(x, w, frame, densities)
+    return _by_centred(x, w, frame, densities)
+
+
+def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product) -> Explained:
+    d, (k, p) = x.shape[1], densities.theta.shape
+    dtype = densities.theta.dtype
+    size = min(1024, 1 << int(np.log2(PRODUCT_TILE_BYTES / (p * dtype.itemsize))), -(-len(x) // 64) * 64)
+    size = max(64, size)
+    whiten = np.empty((0, 0)) if densities.whiten is None else densities.whiten
+    sums, pooled = np.zeros((k, p)), np.zeros((d, d))
+    score, certainty = _explain_product(
+        _frozen(x), _weights(w), _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype),
+        _ORDERS[densities.order], _frozen(densities.theta), _frozen(whiten, dtype), sums, pooled, size,
+    )  # fmt: skip
+    return Explained(sums[:, -1].copy(), sums[:, :d].copy(), _second(sums, pooled, densities.order), score, certainty)
+
+
+def _second(sums: Array, pooled: Array, order: Order) -> Array:
+    k, d = len(sums), len(pooled)
+    if order is Order.pooled:
+        return pooled
+    if order is Order.trace:
+        return sums[:, d].copy()
+    if order is Order.diagonal:
+        return sums[:, d : 2 * d].copy()
+    rows, columns = np.triu_indices(d)
+    second = np.empty((k, d, d))
+    second[:, rows, columns] = second[:, columns, rows] = sums[:, d:-1]
+    return second
+
+
+def _by_centred(x: Array, w: Array | None, frame: Frame, densities: Centred) -> Explained:
+    k, d = densities.means.shape
+    order = densities.order
+    general = order in (Order.full, Order.pooled)
+    narrow, wide = np.empty((k, d)), np.empty((k if general else 0, d, d))
+    if general:
+        wide[:] = densities.factors
+    else:
+        narrow[:] = densities.factors.reshape(k, -1)
+    mass, first, diagonal, second = np.zeros(k), np.zeros((k, d)), np.zeros((k, d)), np.zeros_like(wide)
+    score, certainty = _explain_centred(
+        _frozen(x), _weights(w), _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype), _ORDERS[order],
+        _frozen(densities.means), _frozen(narrow), _frozen(wide), _frozen(densities.constants),
+        first, diagonal, second, mass,
+    )  # fmt: skip
+    answer = {
+        Order.trace: lambda: diagonal.sum(axis=1),
+        Order.diagonal: lambda: diagonal,
+        Order.full: lambda: second,
+        Order.pooled: lambda: second.sum(axis=0),
+    }[order]()
+    return Explained(mass, first, answer, score, certainty)

@@ -1,0 +1,57 @@
+"""The only loop over passes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from daskmix.algorithms.base import Algorithm, Outcome
+from daskmix.reduction import Reduction, Sums, Together
+
+if TYPE_CHECKING:
+    from daskmix.rows import Rows
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class Tally(Sums):
+    """What was read to answer a question; counted where the reading is done."""
+
+    chunks: int
+    rows: int
+    bytes: int
+
+
+class Engine(Protocol):
+    """Answers questions about rows."""
+
+    def run(self, reduction: Reduction[A], rows: Rows) -> tuple[A, Tally]:
+        """The answer of all rows, each chunk read once; and what was read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One visit of every row."""
+
+    states: tuple[Any, ...]  # of every algorithm, after the pass
+    live: tuple[int, ...]  # which of them asked
+    read: Tally
+    seconds: float
+
+
+def passes(
+    algorithms: Sequence[Algorithm[Any, Any]], rows: Rows, *, engine: Engine, states: Sequence[Any]
+) -> Iterator[Pass]:
+    """Ask, read, tell, until every algorithm is done. All that are running share each read."""
+    now = list(states)
+    while live := [i for i, state in enumerate(now) if state.outcome is Outcome.running]:
+        began = time.perf_counter()
+        asked = Together(tuple(algorithms[i].ask(now[i]) for i in live))
+        answers, read = engine.run(asked, rows)
+        for i, answer in zip(live, answers, strict=True):
+            now[i] = algorithms[i].tell(now[i], answer)
+        yield Pass(tuple(now), tuple(live), read, time.perf_counter() - began)

@@ -1,0 +1,80 @@
+"""Questions whose answers can be merged: the only thing an engine needs to know."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from daskmix.block import Block
+
+if TYPE_CHECKING:
+    from daskmix.kernels import Kernels
+
+A = TypeVar("A")
+
+FAN_IN = 8  # answers merged by one task; fixed, so that the tree follows from the number of answers alone
+
+
+class Reduction(ABC, Generic[A]):
+    """A question to all rows: merge(map(a), map(b)) == map(a followed by b); merge(zero(), a) == a."""
+
+    @abstractmethod
+    def zero(self) -> A:
+        """The answer of no rows."""
+
+    @abstractmethod
+    def map(self, block: Block, ops: Kernels) -> A:
+        """The answer of some rows."""
+
+    def merge(self, a: A, b: A) -> A:
+        """The answer of both, in this order."""
+        return a + b  # type: ignore[operator]
+
+    def row_bytes(self) -> int:
+        """Working memory for one row, so that the engine can choose its tiles."""
+        return 64
+
+
+class Sums:
+    """A dataclass whose fields are added one by one."""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        )
+
+
+@dataclass(frozen=True)
+class Together(Reduction[tuple[Any, ...]]):
+    """Several questions, one read."""
+
+    parts: tuple[Reduction[Any], ...]
+
+    def zero(self) -> tuple[Any, ...]:
+        return tuple(part.zero() for part in self.parts)
+
+    def map(self, block: Block, ops: Kernels) -> tuple[Any, ...]:
+        return tuple(part.map(block, ops) for part in self.parts)
+
+    def merge(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(part.merge(x, y) for part, x, y in zip(self.parts, a, b, strict=True))
+
+    def row_bytes(self) -> int:
+        return max(part.row_bytes() for part in self.parts)
+
+
+def merge_in_order(merge: Callable[[A, A], A], answers: Sequence[A]) -> A:
+    """Left to right: one task of the merge tree."""
+    total = answers[0]
+    for answer in answers[1:]:
+        total = merge(total, answer)
+    return total
+
+
+def merge_tree(merge: Callable[[Sequence[A]], A], answers: Sequence[A]) -> A:
+    """Merge neighbours, FAN_IN at a time, until one is left; `merge` may build a task instead of doing the work."""
+    while len(answers) > 1:
+        answers = [merge(answers[i : i + FAN_IN]) for i in range(0, len(answers), FAN_IN)]
+    return answers[0]

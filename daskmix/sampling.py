@@ -1,0 +1,196 @@
+"""Random draws that depend on which row it is, never on how the rows are chunked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from daskmix.block import Array, Block
+from daskmix.kernels import Frame, Kernels
+from daskmix.reduction import Reduction, Sums
+
+
+def uniform(seed: int, index: Array) -> Array:
+    """A number in (0, 1] for each row, from the seed and the row's global index alone: (n,).
+
+    SplitMix64 (Steele, Lea & Flood 2014) used as a counter-based generator.
+    """
+    with np.errstate(over="ignore"):
+        z = (index.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z ^= _scramble(np.uint64(seed % (1 << 64)) + np.uint64(0x9E3779B97F4A7C15))
+        z = _scramble(z)
+    return ((z >> np.uint64(11)).astype(np.float64) + 1.0) * 2.0**-53
+
+
+def _scramble(z: Array) -> Array:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some of the rows, in the order of their index."""
+
+    x: Array  # (m, d)
+    w: Array  # (m,)
+    index: Array  # (m,) global index
+    rank: Array  # (m,) the draw that let each row in; the smallest stay
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def best(self, size: int) -> Sample:
+        """The `size` rows of smallest rank."""
+        if len(self) <= size:
+            return self
+        keep = np.sort(np.lexsort((self.index, self.rank))[:size])
+        return Sample(self.x[keep], self.w[keep], self.index[keep], self.rank[keep])
+
+    def followed_by(self, other: Sample) -> Sample:
+        """Both, in the order of their index."""
+        if len(self) == 0 or len(other) == 0:
+            return self if len(other) == 0 else other
+        joined = [np.concatenate([a, b]) for a, b in zip(self.fields(), other.fields(), strict=True)]
+        if self.index[-1] > other.index[0]:  # boxes of a grid interleave
+            order = np.argsort(joined[2], kind="stable")
+            joined = [values[order] for values in joined]
+        return Sample(*joined)
+
+    def fields(self) -> tuple[Array, Array, Array, Array]:
+        return self.x, self.w, self.index, self.rank
+
+
+def _no_sample(d: int, dtype: np.dtype) -> Sample:
+    return Sample(np.empty((0, d), dtype), np.empty(0), np.empty(0, np.int64), np.empty(0))
+
+
+def _chosen(block: Block, rank: Array, keep: Array) -> Sample:
+    rows = np.flatnonzero(keep)
+    return Sample(block.x[rows], block.weights()[rows], block.index[rows], rank[rows])
+
+
+@dataclass(frozen=True)
+class UniformSample(Reduction[Sample]):
+    """`size` rows, every row with the same chance, whatever its weight."""
+
+    size: int
+    seed: int
+    d: int
+    dtype: np.dtype
+    likely: float = 1.0  # no row of a higher draw can be among the chosen, but by a chance below 1e-9
+
+    @staticmethod
+    def of(size: int, seed: int, d: int, dtype: np.dtype, total: int | None) -> UniformSample:
+        """A sample of `total` rows; knowing the total keeps the messages small."""
+        likely = 1.0 if not total else min(1.0, (size + 6 * np.sqrt(size) + 20) / total)
+        return UniformSample(size, seed, d, dtype, likely)
+
+    def zero(self) -> Sample:
+        return _no_sample(self.d, self.dtype)
+
+    def map(self, block: Block, ops: Kernels) -> Sample:
+        rank = uniform(self.seed, block.index)
+        keep = rank <= self.likely
+        if block.w is not None:
+            keep &= block.w > 0
+        return _chosen(block, rank, keep).best(self.size)
+
+    def merge(self, a: Sample, b: Sample) -> Sample:
+        return a.followed_by(b).best(self.size)
+
+
+@dataclass(frozen=True)
+class FarSample(Reduction[Sample]):
+    """`size` rows drawn without replacement, with chances as w |x - nearest centre|^2.
+
+    Keys -log(u) / weight, of which the smallest stay (Efraimidis & Spirakis 2006), need no normalising sum: the draw of
+    a k-means|| round (Bahmani et al. 2012, section 5: exactly l points) takes one pass instead of two.
+    """
+
+    size: int
+    seed: int
+    centres: Array  # (k, d) in the frame
+    frame: Frame
+    dtype: np.dtype
+
+    def zero(self) -> Sample:
+        return _no_sample(self.centres.shape[1], self.dtype)
+
+    def map(self, block: Block, ops: Kernels) -> Sample:
+        chance = ops.distance(block.x, self.frame, self.centres) * block.weights()
+        with np.errstate(divide="ignore"):
+            rank = -np.log(uniform(self.seed, block.index)) / chance
+        return _chosen(block, rank, chance > 0).best(self.size)
+
+    def merge(self, a: Sample, b: Sample) -> Sample:
+        return a.followed_by(b).best(self.size)
+
+    def row_bytes(self) -> int:
+        return 8 * sum(self.centres.shape)
+
+
+@dataclass(frozen=True)
+class Summary(Sums):
+    """Count, weight and first two moments of every feature, with moments merged stably."""
+
+    rows: int  # rows that count: present, and of positive weight
+    missing: int
+    mass: float
+    mean: Array  # (d,)
+    scatter: Array  # (d,) sum of w * (x - mean)^2
+    low: Array  # (d,)
+    high: Array  # (d,)
+
+    @property
+    def variance(self) -> Array:
+        """(d,)"""
+        return self.scatter / self.mass
+
+    def __add__(self, other: Summary) -> Summary:
+        if self.mass == 0 or other.mass == 0:
+            kept = self if other.mass == 0 else other
+            missing = self.missing + other.missing
+            return Summary(kept.rows, missing, kept.mass, kept.mean, kept.scatter, kept.low, kept.high)
+        # Chan, Golub & LeVeque 1979.
+        mass = self.mass + other.mass
+        delta = other.mean - self.mean
+        return Summary(
+            self.rows + other.rows,
+            self.missing + other.missing,
+            mass,
+            self.mean + delta * (other.mass / mass),
+            self.scatter + other.scatter + delta**2 * (self.mass * other.mass / mass),
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
+        )
+
+
+@dataclass(frozen=True)
+class Summarise(Reduction[Summary]):
+    """How many rows there are, where, and how far apart."""
+
+    d: int
+
+    def zero(self) -> Summary:
+        nothing = np.zeros(self.d)
+        return Summary(0, 0, 0.0, nothing, nothing, nothing + np.inf, nothing - np.inf)
+
+    def map(self, block: Block, ops: Kernels) -> Summary:
+        x = block.x if block.w is None else block.x[block.w > 0]
+        w = block.w if block.w is None else block.w[block.w > 0]
+        if len(x) == 0:
+            zero = self.zero()
+            return Summary(0, block.missing, 0.0, zero.mean, zero.scatter, zero.low, zero.high)
+        mass = float(len(x)) if w is None else float(w.sum())
+        # About a row of the block, in float64: an offset costs no digits.
+        pivot = x[0].astype(np.float64)
+        away = x - pivot
+        shift = away.mean(axis=0) if w is None else w @ away / mass
+        square = np.einsum("nd,nd->d", away, away) if w is None else np.einsum("n,nd,nd->d", w, away, away)
+        scatter = np.maximum(square - mass * shift**2, 0.0)
+        return Summary(len(x), block.missing, mass, pivot + shift, scatter, x.min(axis=0), x.max(axis=0))
+
+    def row_bytes(self) -> int:
+        return 24 * self.d
