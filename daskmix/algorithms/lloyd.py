@@ -20,7 +20,7 @@ class LloydState:
     model: Centroids
     outcome: Outcome = Outcome.running
     n_iter: int = 0
-    cost: float = np.inf  # of the model that the last pass asked about
+    cost: float = np.inf  # of the model that the last pass asked about, in units of the rows
     mass: Array | None = None  # (k,) of each cluster in the last pass
     relocated_in_all: int = 0  # empty clusters that were moved so far
     settled: Outcome | None = None  # the centres are final, and why; only their cost is still to be measured
@@ -48,13 +48,15 @@ class Lloyd(Algorithm[LloydState, Assignment]):
         return Assign(state.model, self.frame, relocatable)
 
     def tell(self, state: LloydState, answer: Assignment) -> LloydState:
+        # Scales are powers of two, so this is exact.
+        cost = answer.cost / float(self.frame.scale[0]) ** 2
         if state.settled:
-            return replace(state, cost=answer.cost, mass=answer.mass, outcome=state.settled)
+            return replace(state, cost=cost, mass=answer.mass, outcome=state.settled)
         sums, relocated = answer.relocated()
         moved = state.model.learn(sums)
         shift = float(((moved.centres - state.model.centres) ** 2).sum())
         relocations = state.relocated_in_all + len(relocated)
-        now = replace(state, relocated_in_all=relocations, n_iter=state.n_iter + 1, cost=answer.cost, mass=answer.mass)
+        now = replace(state, relocated_in_all=relocations, n_iter=state.n_iter + 1, cost=cost, mass=answer.mass)
         if shift == 0.0:
             # The cost just measured is that of these very centres.
             return replace(now, outcome=Outcome.converged)

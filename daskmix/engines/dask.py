@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -29,8 +29,8 @@ MUST_AGREE = ("daskmix", "numpy", "numba", "scipy", "zarr", "xarray")
 def engine_for(rows: Rows) -> Engine:
     """The engine that suits where the rows are and where this code runs.
 
-    Inside a task of a Dask cluster everything is done in that task: waiting for other tasks could wait for ever. Rows in
-    memory are computed on by the threads of this process. Anything else goes to the scheduler that Dask would use.
+    Inside a task of a Dask cluster everything is done in that task: waiting for other tasks could wait for ever. Rows
+    in memory are computed on by the threads of this process. Anything else goes to the scheduler that Dask would use.
     """
     if _inside_a_task():
         return Local()
@@ -90,22 +90,22 @@ class OnDask:
         token = uuid4().hex
         question = f"daskmix-question-{token}"
         # A task, not a value: it travels to each worker once, and is done again should that worker be lost.
-        tasks: dict[Hashable, Any] = {question: (partial(_itself, reduction),)}
-        answers: list[Hashable] = []
+        tasks: dict[Any, Any] = {question: (partial(_itself, reduction),)}
+        answers: list[Any] = []
         for i, bundle in enumerate(bundles):
             key = (f"daskmix-read-{token}", i)
             needs = [name for part in bundle for name in part.needs]
             tasks[key] = (partial(_read, bundle, rows.missing, self.ops), question, *needs)
             answers.append(key)
 
-        def merge(keys: Sequence[Hashable]) -> Hashable:
+        def merge(keys: Sequence[Any]) -> Any:
             key = (f"daskmix-merge-{token}", len(tasks))
             tasks[key] = (_merge, question, *keys)
             return key
 
         last = merge_tree(merge, answers)
         layer = f"daskmix-pass-{token}"
-        graph = HighLevelGraph({layer: {**rows.graph, **tasks}}, {layer: set()})
+        graph = HighLevelGraph({layer: {**dict(rows.graph), **tasks}}, {layer: set()})
         options = {} if self.scheduler is None else {"scheduler": self.scheduler}
         (result,) = dask.compute(Delayed(last, graph, layer=layer), traverse=False, **options)
         return result

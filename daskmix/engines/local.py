@@ -79,7 +79,7 @@ class Local:
     def run(self, reduction: Reduction[A], rows: Rows) -> tuple[A, Tally]:
         answers = []
         for bundle in rows.bundles():
-            needs = [list(part.needs) for part in bundle]
+            needs: list[Any] = [list(part.needs) for part in bundle]
             values = dask.get(dict(rows.graph), needs) if rows.graph else needs
             answers.append(answer_bundle(reduction, bundle, rows.missing, self.ops, values))
         if not answers:

@@ -188,8 +188,10 @@ class GaussianMixture(DensityMixin, Estimator):
         tol, max_iter, n_init = self._real("tol"), self._whole("max_iter", 0), self._whole("n_init", 1)
         if isinstance(self.init_params, str):
             self._option("init_params", INITS)
-        reg_covar = None if isinstance(self.reg_covar, str) and self._option("reg_covar", ("auto",)) else None
-        if not isinstance(self.reg_covar, str):
+        reg_covar = None
+        if isinstance(self.reg_covar, str):
+            self._option("reg_covar", ("auto",))
+        else:
             reg_covar = self._real("reg_covar")
         opened, fit = self._begin(X, sample_weight, sample_dims, variables)
         self.seed_ = self._draw_seed()
@@ -508,7 +510,7 @@ class _Start:
         total = self.fit.rows.total
         if given.shape not in ((total,), (total, self.k)):
             raise InputError(
-                f"init_params has shape {given.shape}; pass one label ({total},) or responsibilities ({total}, {self.k})"
+                f"init_params has shape {given.shape}; pass labels ({total},) or responsibilities ({total}, {self.k})"
             )
         plain, self.fit.rows = self.fit.rows, beside(self.fit.rows, given)
         learn = Learn(self.k, self.structure.order, self.frame, labelled=given.ndim == 1)

@@ -194,7 +194,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if self.warm_start and hasattr(self, "cluster_centers_"):
             init = self.cluster_centers_
         drawn = isinstance(init, str) or callable(init)
-        n_init = (10 if init == "random" else 1) if isinstance(self.n_init, str) else int(self.n_init)
+        automatic = 10 if isinstance(init, str) and init == "random" else 1
+        n_init = automatic if isinstance(self.n_init, str) else int(self.n_init)
         if not drawn:
             if n_init > 1:
                 warnings.warn(
@@ -247,7 +248,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
 
     def _keep(self, best: LloydState, frame: Frame, X: Source, sample_dims: Any) -> None:
         self.cluster_centers_ = frame.leave(best.model.centres)
-        self.inertia_ = best.cost / float(frame.scale[0]) ** 2
+        self.inertia_ = best.cost
         self.cluster_weights_ = best.mass
         self.n_iter_ = best.n_iter
         self.converged_ = best.outcome is Outcome.converged
@@ -263,7 +264,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
                 EmptyClusterWarning,
                 stacklevel=3,
             )
-        filled = int((self.cluster_weights_ > 0).sum())
+        filled = int(np.count_nonzero(self.cluster_weights_))
         if filled < len(self.cluster_centers_):
             warnings.warn(
                 f"Number of distinct clusters ({filled}) found smaller than n_clusters ({len(self.cluster_centers_)}). "

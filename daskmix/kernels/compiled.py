@@ -35,7 +35,7 @@ def _jit(function: Callable[..., Any]) -> Any:
 def _assign(x, w, shift, scale, c, half, far, mass, first):
     n, d = x.shape
     k = c.shape[0]
-    size = min(n, ASSIGN_TILE)
+    size = max(1, min(n, ASSIGN_TILE))
     y = np.empty((size, d), x.dtype)
     scores = np.empty((k, size), x.dtype)
     best = np.empty(size, x.dtype)

@@ -1,0 +1,202 @@
+"""The laws of testing.py, over every reduction, structure and both sets of kernels."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from daskmix import testing
+from daskmix.centroids import Assign, Centroids
+from daskmix.covariance import Diagonal, Full, Spherical, Tied
+from daskmix.kernels import Frame, compiled, reference
+from daskmix.mixture import Explain, Learn, Mixture
+from daskmix.reduction import FAN_IN, Together, merge_tree
+from daskmix.sampling import FarSample, Summarise, UniformSample, uniform
+
+KERNELS = [reference, compiled]
+STRUCTURES = [Full(), Tied(), Diagonal(), Spherical()]
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def values(low=-50.0, high=50.0):
+    # Whole quarters: ties happen, and sums of them are exact.
+    return st.integers(int(4 * low), int(4 * high)).map(lambda v: v / 4)
+
+
+@st.composite
+def rows(draw, least=2):
+    n, d = draw(st.integers(least, 60)), draw(st.integers(1, 4))
+    x = draw(hnp.arrays(np.float64, (n, d), elements=values()))
+    weighted = draw(st.booleans())
+    w = draw(hnp.arrays(np.float64, n, elements=st.integers(0, 3).map(float))) if weighted else None
+    return testing.block_of(x, w, start=draw(st.integers(0, 10**6))), draw(st.integers(0, n))
+
+
+def a_frame(d):
+    return Frame(np.full(d, 1.5), np.full(d, 0.5))
+
+
+def a_mixture(structure, k, d, seed=0):
+    rng = np.random.default_rng(seed)
+    root = rng.standard_normal((k, d, d)) / 4 + np.eye(d)
+    precisions = root @ root.transpose(0, 2, 1)
+    shaped = {
+        "full": precisions,
+        "pooled": precisions[0],
+        "diagonal": np.diagonal(precisions, axis1=1, axis2=2),
+        "trace": precisions[:, 0, 0],
+    }[structure.order.value]
+    weights = rng.dirichlet(np.ones(k))
+    return Mixture(weights, 5 * rng.standard_normal((k, d)), structure.from_precisions(np.array(shaped)), structure)
+
+
+def questions(d):
+    frame = a_frame(d)
+    centres = np.random.default_rng(1).standard_normal((3, d)) * 5
+    yield Assign(Centroids(centres), frame, relocatable=4)
+    yield Summarise(d)
+    yield UniformSample(7, 3, d, np.dtype(np.float64))
+    yield FarSample(5, 3, centres, frame, np.dtype(np.float64))
+    for structure in STRUCTURES:
+        mixture = a_mixture(structure, 3, d)
+        for path in ("float64", "centred"):
+            yield Explain(mixture, frame, path, np.full(d, 0.1))
+
+
+@pytest.mark.parametrize("ops", KERNELS)
+@QUICK
+@given(rows())
+def test_rows_may_be_cut_anywhere(ops, cut_rows):
+    block, at = cut_rows
+    for question in questions(block.x.shape[1]):
+        testing.check_reduction(question, block, at, ops)
+    together = Together(tuple(questions(block.x.shape[1])))
+    testing.check_reduction(together, block, at, ops)
+
+
+@QUICK
+@given(rows())
+def test_given_shares_may_be_cut_anywhere(cut_rows):
+    block, at = cut_rows
+    d = block.x.shape[1] - 1
+    if d:
+        for structure in STRUCTURES:
+            testing.check_reduction(Learn(1, structure.order, a_frame(d), labelled=False), block, at, reference)
+
+
+@pytest.mark.parametrize("ops", KERNELS)
+@QUICK
+@given(st.data())
+def test_whole_weights_are_repeats(ops, data):
+    n, d = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 4))
+    x = data.draw(hnp.arrays(np.float64, (n, d), elements=values()))
+    times = data.draw(hnp.arrays(np.int64, n, elements=st.integers(1, 3)))
+    frame = a_frame(d)
+    centres = np.random.default_rng(1).standard_normal((3, d)) * 5
+    asked = [Assign(Centroids(centres), frame)]
+    asked += [Explain(a_mixture(s, 3, d), frame, p, np.zeros(d)) for s in STRUCTURES for p in ("float64", "centred")]
+    for question in asked:
+        testing.check_weights_are_repeats(question, x, times, ops)
+
+
+@QUICK
+@given(st.data())
+def test_compiled_kernels_do_what_the_reference_does(data):
+    n, d, k = data.draw(st.integers(1, 1500)), data.draw(st.integers(1, 9)), data.draw(st.integers(1, 7))
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    x = (rng.standard_normal((n, d)) * 3 + 1).astype(dtype)
+    w = rng.integers(0, 3, n).astype(float) if data.draw(st.booleans()) else None
+    frame = a_frame(d)
+    testing.check_kernels(compiled, reference, x, w, frame, rng.standard_normal((k, d)))
+    for structure in STRUCTURES:
+        mixture = a_mixture(structure, k, d)
+        for path in ("float32", "float64", "centred"):
+            if not (dtype is np.float64 and path == "float32"):
+                densities = mixture.densities(path, np.full(d, 0.01), 0.3)
+                testing.check_densities(compiled, reference, x, w, frame, densities)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_both_ways_to_evaluate_a_density_agree(structure):
+    x = np.random.default_rng(0).standard_normal((200, 3))
+    mixture = a_mixture(structure, 4, 3)
+    product, centred = (
+        reference.joint(x, a_frame(3), mixture.densities(path, np.full(3, 0.2), 0.0)) for path in ("float64", "centred")
+    )
+    np.testing.assert_allclose(product, centred, atol=1e-10)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_the_bound_on_the_product_is_never_below_its_error(structure):
+    rng = np.random.default_rng(0)
+    for apart in (1.0, 1e2, 1e4, 1e6):
+        mixture = a_mixture(structure, 4, 3)
+        mixture = Mixture(mixture.weights, mixture.means * apart, mixture.covariance, structure)
+        x = np.concatenate([m + rng.standard_normal((100, 3)) / 2 for m in mixture.means])
+        frame = Frame(np.zeros(3), np.ones(3))
+        fast, safe = (
+            reference.joint(x, frame, mixture.densities(path, np.zeros(3), 0.0)) for path in ("float64", "centred")
+        )
+        own = np.repeat(np.arange(4), 100)
+        error = np.abs(fast - safe)[np.arange(400), own].max()
+        assert error <= mixture.covariance.product_error(mixture.means) * 2.0**-53 * 4
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_far_clusters_take_the_safe_way_and_it_is_kept_until_the_bound_is_clear(structure):
+    mixture = a_mixture(structure, 4, 3)
+    assert mixture.path(np.dtype(np.float64)) == "float64"
+    far = Mixture(mixture.weights, mixture.means * 1e6, mixture.covariance, structure)
+    assert far.path(np.dtype(np.float64)) == "centred"
+    assert mixture.path(np.dtype(np.float32)) == "float32"
+
+
+def test_float64_rows_never_take_a_float32_product():
+    assert a_mixture(Full(), 2, 2).path(np.dtype(np.float64)) == "float64"
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_the_m_step_is_a_maximum(structure):
+    rng = np.random.default_rng(0)
+    k, d, mass = 3, 2, np.array([3.0, 5.0, 9.0])
+    root = rng.standard_normal((k, d, 4))
+    full = root @ root.transpose(0, 2, 1)
+    scatter = {
+        "full": full,
+        "pooled": full.sum(axis=0),
+        "diagonal": np.diagonal(full, axis1=1, axis2=2),
+        "trace": np.trace(full, axis1=1, axis2=2),
+    }[structure.order.value]
+
+    def likelihood(values):
+        dense = structure.covariance(values, values).dense(k, d)
+        own = np.linalg.inv(dense) @ full
+        return -0.5 * (mass @ np.linalg.slogdet(dense)[1] + np.trace(own, axis1=1, axis2=2).sum())
+
+    testing.check_structure(structure, mass, scatter, d, likelihood)
+
+
+def test_draws_depend_on_the_row_and_are_uniform():
+    index = np.arange(100_000)
+    u = uniform(7, index)
+    np.testing.assert_array_equal(uniform(7, index[500:600]), u[500:600])
+    assert 0 < u.min()
+    assert u.max() <= 1
+    counts = np.histogram(u, bins=20, range=(0, 1))[0]
+    assert ((counts - 5000) ** 2 / 5000).sum() < 45  # chi-squared of 19 degrees, p < 1e-3
+    assert abs(np.corrcoef(u[:-1], u[1:])[0, 1]) < 0.02
+    assert abs(np.corrcoef(u, uniform(8, index))[0, 1]) < 0.02
+
+
+@given(st.integers(1, 600))
+def test_the_merge_tree_keeps_the_order(n):
+    sizes = []
+
+    def merge(parts):
+        sizes.append(len(parts))
+        return [x for part in parts for x in part]
+
+    assert merge_tree(merge, [[i] for i in range(n)]) == list(range(n))
+    assert max(sizes, default=0) <= FAN_IN
