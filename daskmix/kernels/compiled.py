@@ -81,7 +81,12 @@ def _assign(x, w, shift, scale, c, half, far, mass, first):
                     tile_first[j, f] += y[i, f]
             if far and distance > lowest and weight > 0:
                 far_distance[slot], far_row[slot], far_cluster[slot] = distance, start + i, j
-                slot = np.argmin(far_distance)
+                slot = 0  # the next to give way: the nearest, of equals the last
+                for m in range(1, far):
+                    nearer = far_distance[m] < far_distance[slot]
+                    later = far_distance[m] == far_distance[slot] and far_row[m] > far_row[slot]
+                    if nearer or later:
+                        slot = m
                 lowest = far_distance[slot]
         for j in range(k):
             for f in range(d):
