@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -50,7 +50,7 @@ class RowFunction:
     def of_arrays(self, *arrays: Array, axes: int) -> Array:
         """Arrays whose first axes are sampled -> the same axes, then the values of a row."""
         shape = arrays[0].shape[:axes]
-        values = self(as_rows([np.asarray(a) for a in arrays], axes))
+        values = self(as_rows(arrays, axes))
         return values.reshape(*shape, *values.shape[1:])
 
 
@@ -93,26 +93,21 @@ def of_dask_frame(function: RowFunction, x: Any) -> Any:
 def of_labelled(function: RowFunction, x: Labelled) -> xr.DataArray:
     """For xarray: a DataArray over the sampled dims, with their coordinates."""
     features: list[list[Hashable]] = [[d for d in v.dims if d not in x.sample_dims] for v in x.variables]
+    whole = []
+    for variable, own in zip(x.variables, features, strict=True):
+        bare = variable.drop_vars([c for c in variable.coords if set(variable[c].dims) & set(own)])
+        # Here rather than by apply_ufunc, which would cut the rows to keep chunks small.
+        whole.append(bare if bare.chunks is None else bare.chunk(dict.fromkeys(own, -1)))
     out = xr.apply_ufunc(
         partial(function.of_arrays, axes=len(x.sample_dims)),
-        *(
-            v.drop_vars([c for c in v.coords if set(v[c].dims) & set(f)])
-            for v, f in zip(x.variables, features, strict=True)
-        ),
+        *whole,
         input_core_dims=features,
         output_core_dims=[[] if function.width is None else [function.over]],
         dask="parallelized",
         output_dtypes=[function.dtype],
-        dask_gufunc_kwargs={
-            "allow_rechunk": True,
-            "output_sizes": {} if function.width is None else {function.over: function.width},
-        },
+        dask_gufunc_kwargs={"output_sizes": {} if function.width is None else {function.over: function.width}},
     )
     # Coordinates over sampled dims come along; what belongs to features does not.
-    out = out.rename(function.name).assign_attrs(dict(function.attrs))
+    out = out.rename(function.name)
+    out.attrs = dict(function.attrs)  # units and names of a feature are not those of a label
     return out.transpose(*x.sample_dims, ...)
-
-
-def in_chunks_of(labels: xr.DataArray, sizes: Sequence[int]) -> xr.DataArray:
-    """Regular chunks, as a Zarr array needs them."""
-    return labels.chunk(dict(zip(labels.dims, sizes, strict=True)))

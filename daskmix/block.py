@@ -94,6 +94,11 @@ def working_dtype(dtype: np.dtype) -> np.dtype:
     return working if working.itemsize <= 8 else np.dtype(np.float64)
 
 
+def unmasked(x: Array) -> Array:
+    """Masked values as NaN, which is what a missing value is here."""
+    return np.ma.filled(x.astype(np.result_type(x.dtype, np.float32)), np.nan) if np.ma.isMaskedArray(x) else x
+
+
 def _describe(place: Place, row: int, number: int) -> str:
     index = int(place.index(row, row + 1)[0])
     if place.grid == (0,):  # lengths are not known beforehand
@@ -103,7 +108,11 @@ def _describe(place: Place, row: int, number: int) -> str:
 
 def clean_weights(w: Array, place: Place, number: int) -> Array:
     """Weights as float64, refused where they are not finite or negative."""
-    w = np.asarray(w, dtype=np.float64)
+    w = np.asarray(w)
+    # The cosine of a latitude of 90 degrees may come out below zero by a rounding error.
+    rounding = float(np.finfo(w.dtype).eps) if w.dtype.kind == "f" else 0.0
+    w = w.astype(np.float64)
+    w = np.where((w < 0) & (w >= -rounding), 0.0, w)
     bad = ~(w >= 0) | np.isinf(w)
     if bad.any():
         row = int(np.argmax(bad))

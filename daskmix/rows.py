@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from itertools import product as cartesian
 from math import prod
 from typing import Any
@@ -14,8 +15,20 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
+from dask.typing import Key
 
-from daskmix.block import PARTITION_STRIDE, Array, Block, Missing, Place, clean, clean_weights, table, working_dtype
+from daskmix.block import (
+    PARTITION_STRIDE,
+    Array,
+    Block,
+    Missing,
+    Place,
+    clean,
+    clean_weights,
+    table,
+    unmasked,
+    working_dtype,
+)
 from daskmix.errors import (
     BadChunkError,
     DaskmixError,
@@ -35,13 +48,14 @@ class Part:
     """A chunk of rows and how a task comes by it.
 
     `load` is given the values of the tasks named in `needs` and returns arrays whose first axes are the place's shape,
-    one per variable, and the weights (broadcastable to that shape) or None.
+    one per variable, and the weights (of that shape) or None.
     """
 
     number: int
     place: Place
+    d: int
     load: Callable[..., tuple[list[Array], Array | None]]
-    needs: tuple[Hashable, ...] = ()
+    needs: tuple[Key, ...] = ()
     nbytes: int | None = None
     source: str = ""
     columns: tuple[int, ...] | None = None  # which features, in which order; None: as they come
@@ -50,18 +64,32 @@ class Part:
         """The rows, clean, and how many bytes they were."""
         try:
             arrays, w = self.load(*values)
-        except DaskmixError:
+        except (DaskmixError, MemoryError):
             raise
         except Exception as error:
+            box = "" if self.nbytes is None else f" (rows from {self.place.origin}, shape {self.place.shape})"
             raise BadChunkError(
-                f"chunk {self.number}{self.source} (rows from {self.place.origin}, shape {self.place.shape}) cannot be "
-                f"read: {type(error).__name__}: {error}; restore this chunk or leave its rows out"
+                f"chunk {self.number}{self.source}{box} cannot be read: {type(error).__name__}: {error}; restore this "
+                "chunk or leave its rows out"
             ) from error
         place = self.place if self.nbytes is not None else _placed(self.number, arrays)
         nbytes = sum(a.nbytes for a in arrays)
-        x = as_rows(arrays, len(place.shape), self.columns)
+        # Compiled code relies on these shapes.
+        x = as_rows(arrays, len(place.shape))
+        if x.shape != (place.rows, self.d):
+            raise InputError(
+                f"chunk {self.number}{self.source} holds {x.shape[0]} rows of {x.shape[1]} features where the array "
+                f"promised {place.rows} of {self.d}; mend its chunks or meta, e.g. with compute_chunk_sizes()"
+            )
         if w is not None:
-            w = np.broadcast_to(w, place.shape).reshape(-1)
+            if w.shape != place.shape:
+                raise InputError(
+                    f"chunk {self.number} of sample_weight has shape {w.shape} but X has {place.shape} there; "
+                    "chunk the weights like the rows"
+                )
+            w = w.reshape(-1)
+        if self.columns is not None:
+            x = x[:, list(self.columns)]
         return clean(x, w, place, self.number, missing), nbytes
 
 
@@ -70,14 +98,12 @@ def _placed(number: int, arrays: list[Array]) -> Place:
     return Place((number * PARTITION_STRIDE,), (len(arrays[0]),), (0,))
 
 
-def as_rows(arrays: Sequence[Array], axes: int, columns: Sequence[int] | None = None) -> Array:
+def as_rows(arrays: Sequence[Array], axes: int) -> Array:
     """Arrays whose first `axes` axes are sampled -> rows and features: (n, d)."""
-    flat = [array.reshape(prod(array.shape[:axes]), prod(array.shape[axes:])) for array in arrays]
+    flat = [unmasked(array).reshape(prod(array.shape[:axes]), prod(array.shape[axes:])) for array in arrays]
     if len(flat) == 1:
-        x = flat[0]
-    else:
-        x = np.concatenate(flat, axis=1, dtype=np.result_type(*(working_dtype(a.dtype) for a in flat)))
-    return x if columns is None else x[:, list(columns)]
+        return flat[0]
+    return np.concatenate(flat, axis=1, dtype=np.result_type(*(working_dtype(a.dtype) for a in flat)))
 
 
 @dataclass(frozen=True)
@@ -89,10 +115,8 @@ class Rows:
     dtype: np.dtype  # that rows are computed on in
     total: int | None  # number of rows, None where it is not known beforehand
     missing: Missing = Missing.refuse
-    names: tuple[str, ...] | None = None
-    units: tuple[str | None, ...] | None = None
     in_memory: bool = True
-    graph: Mapping[Hashable, Any] = field(default_factory=dict, repr=False)
+    graph: Mapping[Key, Any] = field(default_factory=dict, repr=False)
 
     def with_columns(self, columns: Sequence[int] | None) -> Rows:
         """The same rows with their features in another order."""
@@ -136,10 +160,11 @@ class _Slab:
     b: int
 
     def __call__(self) -> tuple[list[Array], Array | None]:
-        w = self.w
-        if w is not None and w.shape[0] > 1:
-            w = w[self.a : self.b]
-        return [array[self.a : self.b] for array in self.arrays], w
+        arrays = [array[self.a : self.b] for array in self.arrays]
+        if self.w is None:
+            return arrays, None
+        w = self.w[self.a : self.b] if self.w.shape[0] > 1 else self.w
+        return arrays, np.broadcast_to(w, arrays[0].shape[: w.ndim])
 
 
 def from_memory(arrays: Sequence[Array], axes: int, w: Array | None, missing: Missing) -> Rows:
@@ -154,7 +179,7 @@ def from_memory(arrays: Sequence[Array], axes: int, w: Array | None, missing: Mi
         b = min(a + length, grid[0])
         place = Place((a,) + (0,) * (axes - 1), (b - a, *grid[1:]), tuple(grid))
         share = sum(array[a:b].nbytes for array in arrays)
-        parts.append(Part(number, place, _Slab(tuple(arrays), w, a, b), nbytes=share))
+        parts.append(Part(number, place, d, _Slab(tuple(arrays), w, a, b), nbytes=share))
     return Rows(tuple(parts), d, dtype, prod(grid), missing)
 
 
@@ -163,30 +188,27 @@ def from_memory(arrays: Sequence[Array], axes: int, w: Array | None, missing: Mi
 
 @dataclass(frozen=True)
 class _Assemble:
-    """Blocks of several arrays -> whole chunks of rows, whatever the chunks of the features."""
+    """Blocks of several arrays, and of weights, -> a whole chunk of rows, whatever the chunks of the features."""
 
     grids: tuple[tuple[int, ...], ...]  # of each array: how many blocks lie along each feature axis
     axes: int
-    weights: Array | bool | None  # an array, True where the last block is the weights, or None
-    names: tuple[Hashable, ...] = ()
-    graph: Mapping[Hashable, Any] | None = None  # the tasks that give the blocks, when they are done right here
+    w: Array | None = None  # the chunk's weights, where they are in memory
+    weighted: bool = False  # whether the last block is the chunk's weights
+    names: tuple[Key, ...] = ()
+    graph: Mapping[Key, Any] | None = None  # the tasks that give the blocks, when they are done right here
 
     def __call__(self, *blocks: Any) -> tuple[list[Array], Array | None]:
         if self.graph is not None:
             blocks = tuple(dask.get(self.graph, list(self.names)))
-        w = self.weights
-        if w is True:
-            *blocks, w = blocks  # type: ignore[assignment]
-        arrays, at = [], 0
-        for grid in self.grids:
-            count = prod(grid)
-            arrays.append(_joined(blocks[at : at + count], grid, self.axes))
-            at += count
-        return arrays, None if w is None or w is False else np.asarray(w)
+        left = iter(blocks)
+        arrays = [_joined(list(islice(left, prod(grid))), grid, self.axes) for grid in self.grids]
+        if self.weighted:
+            return arrays, np.asarray(next(left))
+        return arrays, None if self.w is None else np.broadcast_to(self.w, arrays[0].shape[: self.axes])
 
 
 def _joined(blocks: Sequence[Array], grid: tuple[int, ...], axes: int) -> Array:
-    blocks = [np.asarray(b) if not hasattr(b, "__array_function__") else b for b in blocks]
+    blocks = [unmasked(b) if hasattr(b, "__array_function__") else np.asarray(b) for b in blocks]
     if len(blocks) == 1:
         return blocks[0]
     nested = np.empty(grid, dtype=object)
@@ -201,50 +223,56 @@ def _joined(blocks: Sequence[Array], grid: tuple[int, ...], axes: int) -> Array:
 
 
 def from_dask(
-    arrays: Sequence[da.Array], axes: int, weight: Any, missing: Missing, labels: Sequence[str] = ("",)
+    arrays: Sequence[da.Array], axes: int, weight: da.Array | Array | None, missing: Missing, source: str = ""
 ) -> Rows:
-    """Rows of Dask arrays whose first `axes` axes are sampled and chunked alike."""
-    optimised = dask.optimize(*arrays, *([weight] if isinstance(weight, da.Array) else []))
-    arrays = optimised[: len(arrays)]
-    chunks = arrays[0].chunks[:axes]
-    known = not any(np.isnan(c) for axis in chunks for c in axis)
-    d = sum(prod(a.shape[axes:]) for a in arrays)
+    """Rows of Dask arrays whose first `axes` axes are sampled and chunked alike.
+
+    Weights are a Dask array chunked like the rows, or in memory with an axis per sampled one, of its length or one.
+    """
     if any(np.isnan(n) for a in arrays for n in a.shape[axes:]):
         raise InputError("the number of features is not known; call compute_chunk_sizes() on the array first")
     dtype = np.result_type(*(working_dtype(a.dtype) for a in arrays))
+    weighted = isinstance(weight, da.Array)
+    given = [*arrays, weight] if weighted else arrays
+    collections = dask.optimize(*given)
+    arrays = collections[: len(arrays)]
+    # Where a client is active, optimising leaves out what is persisted on its cluster; a pass has to name it.
+    graph = {key: node for collection in given for key, node in _graph(collection).items() if _is_future(node)}
+    for collection in collections:
+        graph |= _graph(collection)
+    chunks = arrays[0].chunks[:axes]
+    known = not any(np.isnan(c) for axis in chunks for c in axis)
+    extent = tuple(int(sum(axis)) for axis in chunks) if known else (0,)
+    d = sum(prod(a.shape[axes:]) for a in arrays)
     row_bytes = sum(a.dtype.itemsize * prod(a.shape[axes:]) for a in arrays)
-    graph: dict[Hashable, Any] = {}
-    for collection in optimised:
-        graph.update(collection.__dask_graph__())
     grids = tuple(tuple(len(c) for c in a.chunks[axes:]) for a in arrays)
-    starts = [np.concatenate([[0], np.cumsum(axis[:-1])]) for axis in chunks] if known else None
-    total = prod(sum(axis) for axis in chunks) if known else None
+    starts = [np.concatenate([[0], np.cumsum(axis)]) for axis in chunks]
     parts = []
     for number, where in enumerate(cartesian(*(range(len(axis)) for axis in chunks))):
-        shape = tuple(axis[i] for axis, i in zip(chunks, where, strict=True))
-        if known and prod(shape) == 0:
-            continue
+        place, nbytes = Place((number * PARTITION_STRIDE,), (0,), (0,)), None
+        if known:
+            origin = tuple(int(axis[i]) for axis, i in zip(starts, where, strict=True))
+            place = Place(origin, tuple(int(axis[i]) for axis, i in zip(chunks, where, strict=True)), extent)
+            nbytes = place.rows * row_bytes
+            if place.rows == 0:
+                continue
         names = [
             (array.name, *where, *inner)
             for array, grid in zip(arrays, grids, strict=True)
             for inner in np.ndindex(grid)
         ]
-        if known:
-            origin = tuple(int(s[i]) for s, i in zip(starts, where, strict=True))  # type: ignore[arg-type]
-            place = Place(origin, tuple(int(s) for s in shape), tuple(int(sum(axis)) for axis in chunks))
-        else:
-            place = Place((number * PARTITION_STRIDE,), (0,), (0,))
-        w = weight(place) if callable(weight) and not isinstance(weight, da.Array) else None
-        if isinstance(weight, da.Array):
-            weight_name = optimised[-1].name
-            names.append((weight_name, *where))
-            w = True
-        load = _Assemble(grids, axes, w)
-        source = f" of {labels[0]}" if labels and labels[0] else ""
-        nbytes = prod(shape) * row_bytes if known else None
-        parts.append(Part(number, place, load, tuple(names), None if nbytes is None else int(nbytes), source))
-    rows = Rows(tuple(parts), d, dtype, None if total is None else int(total), missing, in_memory=False, graph=graph)
-    return _self_contained(rows)
+        w = None
+        if weighted:
+            names.append((collections[-1].name, *where))
+        elif weight is not None:
+            w = _box(weight, place)
+        parts.append(Part(number, place, d, _Assemble(grids, axes, w, weighted), tuple(names), nbytes, source))
+    total = prod(extent) if known else None
+    return _self_contained(Rows(tuple(parts), d, dtype, total, missing, in_memory=False, graph=graph))
+
+
+def _graph(collection: Any) -> dict[Key, Any]:
+    return dict(collection.__dask_graph__())
 
 
 def _self_contained(rows: Rows) -> Rows:
@@ -254,7 +282,7 @@ def _self_contained(rows: Rows) -> Rows:
     Persisted blocks and graphs with work in common (a rechunk, a mean) stay with Dask.
     """
     closures = [_closure(rows.graph, part.needs) for part in rows.parts]
-    seen: dict[Hashable, int] = {}
+    seen: dict[Key, int] = {}
     for closure in closures:
         for key in closure:
             seen[key] = seen.get(key, 0) + 1
@@ -264,13 +292,14 @@ def _self_contained(rows: Rows) -> Rows:
             return rows
     parts = []
     for part, closure in zip(rows.parts, closures, strict=True):
-        inner = replace(part.load, names=part.needs, graph={key: rows.graph[key] for key in closure})  # type: ignore[type-var]
+        load: Any = part.load
+        inner = replace(load, names=part.needs, graph={key: rows.graph[key] for key in closure})
         parts.append(replace(part, load=inner, needs=()))
     return replace(rows, parts=tuple(parts), graph={})
 
 
-def _closure(graph: Mapping[Hashable, Any], keys: Iterable[Hashable]) -> set[Hashable]:
-    found: set[Hashable] = set()
+def _closure(graph: Mapping[Key, Any], keys: Iterable[Key]) -> set[Key]:
+    found: set[Key] = set()
     todo = list(keys)
     while todo:
         key = todo.pop()
@@ -340,11 +369,17 @@ def open_path(path: Any, variables: Sequence[str] | None = None) -> xr.Dataset |
         return from_zarr_array(node)
     consolidated = False if node.metadata.consolidated_metadata is None else None
     dataset = xr.open_zarr(name, consolidated=consolidated, chunks={})
+    shards: dict[Hashable, int] = {}
+    for variable in dataset.values():
+        shards |= dict(zip(variable.dims, variable.encoding.get("shards") or (), strict=False))
+    if shards:
+        # xarray takes the chunks inside; a shard is what one request can fetch.
+        dataset = xr.open_zarr(name, consolidated=consolidated, chunks=shards)
     if not dataset.data_vars:
         raise VariableNotFoundError(f"the group at {name} has no variables")
     if not variables:
         return dataset
-    absent = [v for v in variables if v not in dataset]
+    absent = [v for v in variables if v not in dataset.data_vars]
     if absent:
         raise VariableNotFoundError(
             f"the group at {name} has no variable {absent[0]!r}; it has {', '.join(map(str, dataset.data_vars))}"
@@ -360,10 +395,6 @@ def from_zarr_array(array: zarr.Array) -> da.Array:
 
 def is_dask_frame(x: Any) -> bool:
     return dask.is_dask_collection(x) and hasattr(x, "to_dask_array") and hasattr(x, "columns")
-
-
-def is_frame(x: Any) -> bool:
-    return hasattr(x, "columns") and hasattr(x, "iloc") and not dask.is_dask_collection(x)
 
 
 def take_apart(x: xr.Dataset | xr.DataArray, sample_dims: Sequence[Hashable] | None) -> Labelled:
@@ -386,7 +417,8 @@ def take_apart(x: xr.Dataset | xr.DataArray, sample_dims: Sequence[Hashable] | N
             sample_dims = tuple(dim for dim in variables[0].dims if dim in shared)
     sample_dims = tuple(sample_dims)
     if not sample_dims:
-        raise InputError("the variables have no dim in common; name what is sampled, e.g. sample_dims=('time',)")
+        described = ", ".join(f"{v.name} {v.dims}" for v in variables[:8])
+        raise InputError(f"the variables have no dim in common: {described}; name those that are features: variables=")
     names: list[str] = []
     units: list[str | None] = []
     ordered = []
@@ -407,9 +439,9 @@ def take_apart(x: xr.Dataset | xr.DataArray, sample_dims: Sequence[Hashable] | N
         names += own
         units += [variable.attrs.get("units")] * len(own)
         ordered.append(variable)
-    labelled = any(isinstance(v.data, da.Array) for v in ordered)
-    if labelled:
-        ordered = list(xr.unify_chunks(*(v.chunk() if v.chunks is None else v for v in ordered)))
+    if any(v.chunks is not None for v in ordered):
+        unified: Any = xr.unify_chunks(*(v.chunk() if v.chunks is None else v for v in ordered))
+        ordered = list(unified)
     named = tuple(units) if any(u is not None for u in units) else None
     return Labelled(tuple(ordered), sample_dims, tuple(names), named)
 
@@ -417,9 +449,6 @@ def take_apart(x: xr.Dataset | xr.DataArray, sample_dims: Sequence[Hashable] | N
 def _feature_names(variable: xr.DataArray, sample_dims: Sequence[Hashable], alone: bool) -> list[str]:
     dims = [dim for dim in variable.dims if dim not in sample_dims]
     prefix = [] if alone and dims else [str(variable.name)]
-    for dim in dims:
-        if variable[dim].dtype.kind in "Mm" and dim not in variable.coords:
-            raise InputTypeError(f"dim {dim!r} is a datetime")
     labels = [[str(v) for v in variable[dim].values] for dim in dims]
     return ["_".join([*prefix, *combination]) for combination in cartesian(*labels)]
 
@@ -428,25 +457,19 @@ def rows_from_labelled(parts: Labelled, weight: Any, missing: Missing) -> Rows:
     """Rows of xarray variables, lazily where they are lazy."""
     axes = len(parts.sample_dims)
     weight = _labelled_weight(weight, parts)
-    if parts.lazy:
-        arrays = [v.data for v in parts.variables]
-        boxed = None if weight is None else (lambda place: _box(weight, place))
-        label = ", ".join(str(v.name) for v in parts.variables if v.name is not None)
-        rows = from_dask(arrays, axes, boxed, missing, [f"variable {label}" if label else ""])
-    else:
-        rows = from_memory([v.values for v in parts.variables], axes, weight, missing)
-    return replace(rows, names=parts.names, units=parts.units)
+    if not parts.lazy:
+        return from_memory([v.values for v in parts.variables], axes, weight, missing)
+    label = ", ".join(str(v.name) for v in parts.variables if v.name is not None)
+    return from_dask([v.data for v in parts.variables], axes, weight, missing, f" of {label}" if label else "")
 
 
-def _labelled_weight(weight: Any, parts: Labelled) -> Array | None:
-    """Weights in memory with one axis per sampled dim, of length one where they do not depend on it."""
+def _labelled_weight(weight: Any, parts: Labelled) -> da.Array | Array | None:
+    """Weights with one axis per sampled dim, of length one where they do not depend on it; lazy ones spelled out."""
     if weight is None:
         return None
     if not isinstance(weight, xr.DataArray):
-        weight = np.asarray(weight)
-        if weight.shape == parts.shape:
-            return weight
-        if len(parts.shape) == 1 or weight.shape != (prod(parts.shape),):
+        weight = _in_memory_weights(weight)
+        if weight.shape not in (parts.shape, (prod(parts.shape),)):
             raise InputError(
                 f"sample_weight has shape {weight.shape} but the sampled dims {parts.sample_dims} have {parts.shape}; "
                 "pass a DataArray over some of these dims"
@@ -455,12 +478,32 @@ def _labelled_weight(weight: Any, parts: Labelled) -> Array | None:
     foreign = [dim for dim in weight.dims if dim not in parts.sample_dims]
     if foreign:
         raise InputError(f"sample_weight has dim {foreign[0]!r}, which is not sampled; {parts.sample_dims} are")
-    for dim, size in zip(parts.sample_dims, parts.shape, strict=True):
-        if dim in weight.dims and weight.sizes[dim] != size:
-            raise InputError(f"sample_weight has {weight.sizes[dim]} values along {dim!r} but X has {size}")
-    kept = [dim for dim in parts.sample_dims if dim in weight.dims]
-    values = weight.transpose(*kept).values
-    return values.reshape([weight.sizes[dim] if dim in kept else 1 for dim in parts.sample_dims])
+    first = parts.variables[0]
+    for dim in weight.dims:
+        if weight.sizes[dim] != first.sizes[dim]:
+            raise InputError(f"sample_weight has {weight.sizes[dim]} values along {dim!r} but X has {first.sizes[dim]}")
+        if dim in weight.indexes and dim in first.indexes and not weight.indexes[dim].equals(first.indexes[dim]):
+            raise InputError(
+                f"sample_weight has other coordinates along {dim!r} than X; align them first, e.g. "
+                f"sample_weight.reindex({dim}=X[{dim!r}])"
+            )
+    chunks = dict(zip(first.dims, first.chunks or (), strict=False))
+    if weight.chunks is not None and parts.lazy:
+        spelled = weight.expand_dims({dim: first.sizes[dim] for dim in parts.sample_dims if dim not in weight.dims})
+        return spelled.transpose(*parts.sample_dims).chunk({dim: chunks[dim] for dim in parts.sample_dims}).data
+    values = _in_memory_weights(weight.transpose(*(dim for dim in parts.sample_dims if dim in weight.dims)).values)
+    return values.reshape([weight.sizes.get(dim, 1) for dim in parts.sample_dims])
+
+
+def _in_memory_weights(weight: Any) -> Array:
+    if dask.is_dask_collection(weight):
+        raise InputError("sample_weight is a Dask collection but X is not chunked so; pass sample_weight.compute()")
+    if np.isscalar(weight):
+        raise InputError(f"sample_weight is the number {weight!r}; one weight per row is needed, or None")
+    weight = np.asarray(weight)
+    if weight.dtype.kind not in "fiub":
+        raise InputTypeError(f"sample_weight is of type {weight.dtype}, which is not a real number; convert it first")
+    return weight
 
 
 def _box(weight: Array, place: Place) -> Array:
@@ -479,42 +522,38 @@ def rows_from_dask_array(x: da.Array, weight: Any, missing: Missing) -> Rows:
             f"Expected 2D array, got {x.ndim}D array instead: Reshape your data, e.g. X[:, None] if every value is a "
             "row of one feature"
         )
-    axes = x.ndim - 1
-    if weight is None:
-        return from_dask([x], axes, None, missing)
+    if hasattr(weight, "to_dask_array"):
+        weight = weight.to_dask_array()
     if isinstance(weight, da.Array):
-        if axes != 1 or weight.ndim != 1:
-            raise InputError(f"sample_weight has {weight.ndim} dims but one weight per row is needed")
-        if len(weight.chunks[0]) != len(x.chunks[0]) or not np.array_equal(
-            weight.chunks[0], x.chunks[0], equal_nan=True
-        ):
+        if weight.ndim != x.ndim - 1:
+            raise InputError(f"sample_weight has {weight.ndim} dims but X has {x.ndim - 1} of rows; give each a weight")
+        if weight.shape != x.shape[:-1] and not np.isnan([*weight.shape, *x.shape]).any():
+            raise InputError(f"sample_weight has shape {weight.shape} but X has {x.shape[:-1]} rows")
+        for axis, (own, given) in enumerate(zip(x.chunks[:-1], weight.chunks, strict=True)):
+            if not np.array_equal(own, given, equal_nan=True):
+                raise InputError(
+                    f"sample_weight has {len(given)} chunks of rows but X has {len(own)}, or of other lengths, along "
+                    f"axis {axis}; rechunk one like the other, e.g. sample_weight.rechunk(X.chunks[:-1])"
+                )
+        if weight.dtype.kind not in "fiub":
+            raise InputTypeError(f"sample_weight is of type {weight.dtype}, not a real number; convert it first")
+    elif weight is not None:
+        weight = _in_memory_weights(weight)
+        if np.isnan(x.shape[0]):
             raise InputError(
-                f"sample_weight has {len(weight.chunks[0])} chunks of rows but X has {len(x.chunks[0])}, or of other "
-                "lengths; rechunk one like the other, e.g. sample_weight.rechunk(X.chunks[0])"
+                "sample_weight is an array in memory but the lengths of X's chunks are not known; "
+                "pass weights as a Dask array chunked like X, or call X.compute_chunk_sizes() first"
             )
-        return from_dask([x], axes, weight, missing)
-    weight = np.asarray(weight)
-    if np.isnan(x.shape[0]):
-        raise InputError(
-            "sample_weight is an array in memory but the lengths of X's chunks are not known; "
-            "pass weights as a Dask array chunked like X, or call X.compute_chunk_sizes() first"
-        )
-    if weight.shape != x.shape[:-1]:
-        raise InputError(f"sample_weight has shape {weight.shape} but X has {x.shape[:-1]} rows")
-    return from_dask([x], axes, lambda place: _box(weight, place), missing)
+        if weight.shape != x.shape[:-1]:
+            raise InputError(f"sample_weight has shape {weight.shape} but X has {x.shape[:-1]} rows")
+    return from_dask([x], x.ndim - 1, weight, missing)
 
 
 def memory_weights(weight: Any, rows: int) -> Array | None:
     """One weight per row of an array in memory: (n,)."""
     if weight is None:
         return None
-    if dask.is_dask_collection(weight):
-        raise InputError("sample_weight is a Dask collection but X is in memory; pass sample_weight.compute()")
-    if np.isscalar(weight):
-        raise InputError(f"sample_weight is the number {weight}; one weight per row is needed, or None")
-    weight = np.asarray(weight)
-    if weight.dtype.kind not in "fiub":
-        raise InputTypeError(f"sample_weight is of type {weight.dtype}, which is not a number")
+    weight = _in_memory_weights(weight)
     if weight.ndim != 1:
         raise InputError(f"Sample weights must be 1D array or scalar, got {weight.ndim}D array")
     if len(weight) != rows:
@@ -525,8 +564,9 @@ def memory_weights(weight: Any, rows: int) -> Array | None:
 def beside(rows: Rows, other: Array) -> Rows:
     """The same rows with more columns, which are in memory: (n,) or (n, m)."""
     columns = other[:, None] if other.ndim == 1 else other
-    parts = tuple(replace(p, load=_Beside(p.load, columns, p.place)) for p in rows.parts)
-    return replace(rows, parts=parts, d=rows.d + columns.shape[1])
+    d = rows.d + columns.shape[1]
+    parts = tuple(replace(p, d=d, load=_Beside(p.load, columns, p.place)) for p in rows.parts)
+    return replace(rows, parts=parts, d=d)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,14 @@ import numpy as np
 import xarray as xr
 import zarr
 import zarr.codecs
+import zarr.errors
+import zarr.storage
 
-from daskmix.errors import IncompleteStoreError, SchemaError, StoreExistsError, StoreNotFoundError
+from daskmix.errors import BadChunkError, IncompleteStoreError, SchemaError, StoreExistsError, StoreNotFoundError
 
 SCHEMA = 1
 MARK = "daskmix"
+ROWS = "rows"  # the kind of a store that holds values of rows
 LEFT_OUT = -2
 CHUNK_ROWS = 1 << 20
 
@@ -40,42 +42,47 @@ def _codecs() -> tuple[Any, ...]:
     return (zarr.codecs.ZstdCodec(level=1), zarr.codecs.Crc32cCodec())
 
 
-def vacant(path: Any, overwrite: bool) -> None:
-    """Make sure that a store can be written here.
+def vacant(path: Any, overwrite: bool = False) -> bool:
+    """Make sure that a store can be written here; whether there is one to replace.
 
     Raises
     ------
     StoreExistsError
-        There is something already and `overwrite` was not asked for.
+        There is one and `overwrite` was not asked for, or something that is not a Zarr store.
     """
-    if exists(path):
-        if not overwrite:
-            raise StoreExistsError(f"{path} exists; pass overwrite (--overwrite) to replace it, or another path")
-        if _is_local(path):
-            _remove(Path(path))
+    path = _place(path)
+    taken = _is_store(path)
+    root = path.root if isinstance(path, zarr.storage.LocalStore) else path
+    if not taken and isinstance(root, Path) and (root.is_file() or (root.is_dir() and any(root.iterdir()))):
+        raise StoreExistsError(f"{root} exists and is not a Zarr store; it is never replaced, choose another path")
+    if taken and not overwrite:
+        raise StoreExistsError(f"{path} exists; pass overwrite (--overwrite) to replace it, or another path")
+    return taken
 
 
-def exists(path: Any) -> bool:
-    """Whether anything stands at this path or URL."""
-    if _is_local(path):
-        place = Path(path)
-        return place.exists() and (not place.is_dir() or any(place.iterdir()))
+def _place(path: Any) -> Any:
+    """What stands for a local directory as a path, anything else as it is."""
+    if isinstance(path, str) and ("://" not in path or path.startswith("file://")):
+        return Path(path.removeprefix("file://"))
+    return Path(path) if isinstance(path, os.PathLike) else path
+
+
+def _is_store(path: Any) -> bool:
     try:
         zarr.open(path, mode="r")
-    except (FileNotFoundError, KeyError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
     return True
 
 
-def _is_local(path: Any) -> bool:
-    return isinstance(path, os.PathLike) or (isinstance(path, str) and "://" not in path)
+def _begin(path: Any, overwrite: bool, kind: str) -> zarr.Group:
+    """An empty group that says that it is not complete."""
+    taken = vacant(path, overwrite)
+    return zarr.create_group(_place(path), overwrite=taken, attributes={MARK: _mark(kind, complete=False)})
 
 
-def _remove(place: Path) -> None:
-    """Remove a Zarr store, and nothing that is not one."""
-    if not any((place / name).exists() for name in ("zarr.json", ".zgroup", ".zarray")):
-        raise StoreExistsError(f"{place} exists and is not a Zarr store; it is not replaced, choose another path")
-    shutil.rmtree(place)
+def _mark(kind: str, complete: bool) -> dict[str, Any]:
+    return {"kind": kind, "schema": SCHEMA, "complete": complete}
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -83,9 +90,8 @@ def _remove(place: Path) -> None:
 
 def save_model(model: Any, path: Any, *, overwrite: bool = False) -> None:
     """Write a fitted estimator: numbers as arrays, everything else as JSON attributes, the mark last."""
-    vacant(path, overwrite)
     kind = type(model).__name__
-    group = zarr.create_group(path, overwrite=overwrite, attributes={MARK: {"kind": kind, "complete": False}})
+    group = _begin(path, overwrite, kind)
     params = {name: value for name, value in model.get_params(deep=False).items() if name not in NOT_STORED}
     plain: dict[str, Any] = {"params": {}, "fitted": {}}
     for section, values in (("params", params), ("fitted", _state(model, kind))):
@@ -94,8 +100,8 @@ def save_model(model: Any, path: Any, *, overwrite: bool = False) -> None:
                 _write_array(group, f"{section}.{name}", value)
             else:
                 plain[section][name] = _as_json(name, value)
-    group.attrs.update({"state": plain, "versions": {"daskmix": version("daskmix"), "schema": SCHEMA}})
-    group.attrs[MARK] = {"kind": kind, "schema": SCHEMA, "complete": True}
+    group.attrs.update({"state": plain, "versions": {"daskmix": version("daskmix")}})
+    group.attrs[MARK] = _mark(kind, complete=True)
 
 
 def _state(model: Any, kind: str) -> dict[str, Any]:
@@ -144,24 +150,30 @@ def load(path: Any) -> Any:
         It holds no model, or one that a newer daskmix wrote.
     IncompleteStoreError
         Writing it was interrupted.
+    BadChunkError
+        What is stored does not match its checksum.
     """
     from daskmix.estimators import GaussianMixture, KMeans  # they know the store; it knows them only when asked
 
     group = open_group(path)
-    mark = group.attrs.get(MARK)
+    mark = store_state(path)
     kinds = {"KMeans": KMeans, "GaussianMixture": GaussianMixture}
-    if not isinstance(mark, Mapping) or mark.get("kind") not in kinds:
-        raise SchemaError(f"{path} holds no daskmix model; models are what save() or `daskmix fit --out` writes")
-    if not mark.get("complete"):
-        raise IncompleteStoreError(f"{path}: writing this model was interrupted; save it again")
     if mark.get("schema", 0) > SCHEMA:
         raise SchemaError(
             f"{path} has schema {mark['schema']}, this daskmix reads up to {SCHEMA}; upgrade daskmix to read it"
         )
-    sections: dict[str, dict[str, Any]] = {name: dict(values) for name, values in group.attrs["state"].items()}
+    if mark.get("kind") not in kinds:
+        raise SchemaError(f"{path} holds no daskmix model; models are what save() or `daskmix fit --out` writes")
+    if not mark.get("complete"):
+        raise IncompleteStoreError(f"{path}: writing this model was interrupted; save it again")
+    state: Any = group.attrs["state"]
+    sections: dict[str, dict[str, Any]] = {name: dict(values) for name, values in state.items()}
     for name, array in group.arrays():
         section, _, attribute = name.partition(".")
-        sections[section][attribute] = np.asarray(array[...])
+        try:
+            sections[section][attribute] = np.asarray(array[...])
+        except Exception as error:
+            raise BadChunkError(f"{path}: {name} cannot be read: {error}; restore the store or fit again") from error
     kind: str = mark["kind"]
     constructor: Any = kinds[kind]
     model = constructor(**sections["params"])
@@ -184,11 +196,13 @@ def open_group(path: Any) -> zarr.Group:
         There is none.
     """
     try:
-        node = zarr.open(path, mode="r")
-    except (FileNotFoundError, KeyError, ValueError) as error:
+        node = zarr.open(_place(path), mode="r")
+    except (FileNotFoundError, NotADirectoryError, zarr.errors.NodeNotFoundError) as error:
         raise StoreNotFoundError(f"there is no Zarr store at {path}") from error
+    except (ValueError, ImportError) as error:
+        raise StoreNotFoundError(f"{path} cannot be opened as a Zarr store: {error}") from error
     if not isinstance(node, zarr.Group):
-        raise SchemaError(f"{path} is a Zarr array, not a group")
+        raise SchemaError(f"{path} is a Zarr array, not a group that daskmix wrote; pass the path of a model or labels")
     return node
 
 
@@ -201,7 +215,8 @@ def write_rows(values: Any, path: Any, *, overwrite: bool = False) -> None:
     Parameters
     ----------
     values : DataArray, Dataset, Dask array or NumPy array
-        As `predict` returns them; several in one Dataset share their reads.
+        As `predict` returns them; several in one Dataset share their reads. Arrays without a name are called `label` if
+        they are integers, else `value`.
     path : str or path
         Where to. The group is marked complete when the last region is written.
     overwrite : bool
@@ -212,61 +227,55 @@ def write_rows(values: Any, path: Any, *, overwrite: bool = False) -> None:
     StoreExistsError
         There is something at `path` already.
     """
-    vacant(path, overwrite)
-    dataset = _as_dataset(values)
-    encoding = {str(name): _encoding(variable) for name, variable in dataset.data_vars.items()}
-    for name, variable in dataset.data_vars.items():
-        if encoding[str(name)].get("_FillValue") == LEFT_OUT and variable.dtype.kind == "f":
-            dataset[name] = variable.fillna(LEFT_OUT).astype(np.int32)
-            dataset[name].attrs = variable.attrs
-            encoding[str(name)] = {**encoding[str(name)]}
-    dataset.attrs[MARK] = json.dumps({"kind": "rows", "complete": False})
-    dataset.to_zarr(path, mode="w", encoding=encoding, consolidated=False, zarr_format=3)
-    zarr.open_group(path, mode="r+").attrs[MARK] = json.dumps({"kind": "rows", "complete": True})
+    dataset = regular(_as_dataset(values))
+    group = _begin(path, overwrite, ROWS)
+    encoding = {name: _encoding(variable) for name, variable in dataset.items()}
+    # xarray writes the dataset's attributes over those of the group.
+    dataset = dataset.assign_attrs({MARK: _mark(ROWS, complete=False)})
+    dataset.to_zarr(
+        group.store, group=group.path or None, mode="a", encoding=encoding, consolidated=False, zarr_format=3
+    )
+    zarr.open_group(_place(path), mode="r+").attrs[MARK] = _mark(ROWS, complete=True)
 
 
 def _as_dataset(values: Any) -> xr.Dataset:
+    if isinstance(values, xr.Dataset):
+        return values
     if isinstance(values, xr.DataArray):
-        values = values.to_dataset(name=values.name or "label")
-    if not isinstance(values, xr.Dataset):
-        if hasattr(values, "to_dask_array"):
-            values = values.to_dask_array(lengths=True)
-        if isinstance(values, da.Array) and any(np.isnan(n) for n in values.shape):
-            values = values.compute_chunk_sizes()
-        dims = [f"dim_{i}" for i in range(values.ndim)] if values.ndim > 1 else ["row"]
-        values = xr.Dataset({"label": (dims, values)})
-    return regular(values)
+        return values.to_dataset(name=values.name or "value")
+    if hasattr(values, "to_dask_array"):
+        values = values.to_dask_array()
+    if isinstance(values, da.Array) and any(np.isnan(n) for n in values.shape):
+        values = values.compute_chunk_sizes()
+    dims = [f"dim_{i}" for i in range(values.ndim)] if values.ndim > 1 else ["row"]
+    return xr.Dataset({"label" if values.dtype.kind == "i" else "value": (dims, values)})
 
 
 def regular(dataset: xr.Dataset) -> xr.Dataset:
     """The same with chunks of one size along each dim, as Zarr needs them; already regular ones are left alone."""
-    uneven = {}
-    for dim, chunks in dataset.chunks.items():
-        if len(set(chunks[:-1])) > 1 or chunks[-1] > chunks[0]:
-            uneven[dim] = max(chunks)
-    dataset = dataset.chunk(uneven) if uneven else dataset
-    for variable in dataset.variables.values():
-        # How the input was stored is not how labels are.
-        variable.encoding = {}
-    return dataset
+    dataset = dataset.unify_chunks().drop_encoding()  # how the input was stored is not how labels are
+    return dataset.chunk({dim: max(sizes) for dim, sizes in dataset.chunks.items() if _uneven(sizes)})
+
+
+def _uneven(sizes: Sequence[int]) -> bool:
+    return len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0]
 
 
 def _encoding(variable: xr.DataArray) -> dict[str, Any]:
     encoding: dict[str, Any] = {"compressors": _codecs()}
     if variable.chunks is not None:
-        encoding["chunks"] = tuple(max(1, c[0]) for c in variable.chunks)
+        encoding["chunks"] = tuple(max(1, sizes[0]) for sizes in variable.chunks)
     elif variable.ndim:
         encoding["chunks"] = (max(1, min(CHUNK_ROWS, variable.shape[0])), *(max(1, n) for n in variable.shape[1:]))
     if variable.name == "label":
-        encoding["_FillValue"] = LEFT_OUT
+        encoding |= {"dtype": np.dtype(np.int32), "_FillValue": np.int32(LEFT_OUT)}
     return encoding
 
 
 def store_state(path: Any) -> Mapping[str, Any]:
     """What daskmix wrote about a store: its kind and whether it is complete; empty if it is not one of ours."""
-    mark = open_group(path).attrs.get(MARK, {})
-    state = json.loads(mark) if isinstance(mark, str) else mark
-    return state if isinstance(state, Mapping) else {}
+    mark = open_group(path).attrs.get(MARK)
+    return mark if isinstance(mark, Mapping) else {}
 
 
 def refuse_incomplete(path: Any) -> None:

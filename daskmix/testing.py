@@ -71,9 +71,7 @@ def check_kernels(ops: Kernels, reference: Kernels, x: Array, w: Array | None, f
         np.testing.assert_allclose(
             getattr(found, name), getattr(right, name), rtol=rtol, atol=rtol * size**2 * max(1, len(x))
         )
-    np.testing.assert_allclose(
-        np.sort(found.far_distance), np.sort(right.far_distance), rtol=rtol, atol=rtol * size**2
-    )
+    np.testing.assert_allclose(np.sort(found.far_distance), np.sort(right.far_distance), rtol=rtol, atol=rtol * size**2)
 
 
 def check_densities(ops: Kernels, reference: Kernels, x: Array, w: Array | None, frame: Frame, d: Densities) -> None:

@@ -90,7 +90,7 @@ class OnDask:
         token = uuid4().hex
         question = f"daskmix-question-{token}"
         # A task, not a value: it travels to each worker once, and is done again should that worker be lost.
-        tasks: dict[Any, Any] = {question: (partial(_itself, reduction),)}
+        tasks: dict[Any, Any] = {**rows.graph, question: (partial(_itself, reduction),)}
         answers: list[Any] = []
         for i, bundle in enumerate(bundles):
             key = (f"daskmix-read-{token}", i)
@@ -105,7 +105,7 @@ class OnDask:
 
         last = merge_tree(merge, answers)
         layer = f"daskmix-pass-{token}"
-        graph = HighLevelGraph({layer: {**dict(rows.graph), **tasks}}, {layer: set()})
+        graph = HighLevelGraph({layer: tasks}, {layer: set()})
         options = {} if self.scheduler is None else {"scheduler": self.scheduler}
         (result,) = dask.compute(Delayed(last, graph, layer=layer), traverse=False, **options)
         return result

@@ -19,11 +19,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskmix import answers, rows
 from daskmix.answers import RowFunction
-from daskmix.block import Array, Missing
+from daskmix.block import Array, Missing, unmasked
 from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
 from daskmix.rows import Labelled, Rows
+from daskmix.store import save_model, vacant
 
 LEFT_OUT = -2  # the label of rows that were left out; -1 is for noise
 
@@ -69,8 +70,6 @@ class Estimator(BaseEstimator):
                 f"sample_dims={sample_dims!r} names dims of an xarray object, but X is a {type(X).__name__}"
             )
         if rows.is_dask_frame(X):
-            if weight is not None and hasattr(weight, "to_dask_array"):
-                weight = weight.to_dask_array()
             found = rows.rows_from_dask_array(X.to_dask_array(), weight, missing)
             return found.with_columns(self._features(tuple(map(str, X.columns)), None, reset))
         if isinstance(X, da.Array):
@@ -84,16 +83,18 @@ class Estimator(BaseEstimator):
         """NumPy, pandas and lists by scikit-learn's rules; finiteness is checked where rows are read."""
         if dask.is_dask_collection(X):
             raise InputTypeError(f"X is a {type(X).__name__}; pass a Dask array, a Dask DataFrame or an xarray object")
-        if isinstance(X, np.ma.MaskedArray):
-            X = X.astype(np.result_type(X.dtype, np.float32)).filled(np.nan)
+        if hasattr(X, "columns") and len(X.columns) == 0:
+            self._count_features(0, reset)  # scikit-learn stumbles over such a frame
         try:
-            x = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False, accept_sparse=False)
+            x = validate_data(self, unmasked(X), reset=reset, dtype="numeric", ensure_all_finite=False)
         except ValueError as error:
             kind = FeatureError if "feature" in str(error) and not reset else InputError
             raise kind(str(error)) from error
         except TypeError as error:
             raise InputTypeError(str(error)) from error
         rows.working_dtype(x.dtype)
+        if reset:
+            self.__dict__.pop("feature_units_", None)  # scikit-learn knows of names only
         return x
 
     def _count_features(self, d: int, reset: bool) -> None:
@@ -102,8 +103,7 @@ class Estimator(BaseEstimator):
         if reset:
             self.n_features_in_ = d
             for name in ("feature_names_in_", "feature_units_"):
-                if hasattr(self, name):
-                    delattr(self, name)
+                self.__dict__.pop(name, None)
         elif d != self.n_features_in_:
             raise FeatureError(
                 f"X has {d} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input"
@@ -126,7 +126,7 @@ class Estimator(BaseEstimator):
             absent = [name for name in fitted if name not in names]
             if absent:
                 raise FeatureError(
-                    f"the model was fitted on feature {absent[0]!r}, which X does not have; X has {', '.join(names[:8])}"
+                    f"the model was fitted on feature {absent[0]!r}, but X has {', '.join(names[:8])}; add or rename it"
                 )
             order = tuple(names.index(name) for name in fitted)
         known = getattr(self, "feature_units_", None)
@@ -198,9 +198,13 @@ class Estimator(BaseEstimator):
         state = check_random_state(self.random_state)
         return int(state.randint(np.iinfo(np.int32).max))
 
-    def _begin(self, X: Source, weight: Any, sample_dims: Any, variables: Any) -> tuple[Source, Fit]:
+    def _begin(
+        self, X: Source, weight: Any, sample_dims: Any, variables: Any, labels_to: Any = None
+    ) -> tuple[Source, Fit]:
         if self.run is not None and not isinstance(self.run, Run):
             raise InputError(f"run={self.run!r} must be a daskmix.Run, or None")
+        if labels_to is not None:
+            vacant(labels_to)  # before any work is lost
         opened = self._opened(X, variables)
         found = self._rows(opened, weight, sample_dims, reset=True)
         return opened, Fit(found, (self.run or Run()).hooks(self.verbose))
@@ -237,8 +241,6 @@ class Estimator(BaseEstimator):
         StoreExistsError
             There is something at `path` already.
         """
-        from daskmix.store import save_model  # the store knows estimators, so they know it only when asked
-
         check_is_fitted(self)
         save_model(self, path, overwrite=overwrite)
 

@@ -264,7 +264,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
                 EmptyClusterWarning,
                 stacklevel=3,
             )
-        filled = int(np.count_nonzero(self.cluster_weights_))
+        filled = int(np.count_nonzero(np.asarray(self.cluster_weights_)))
         if filled < len(self.cluster_centers_):
             warnings.warn(
                 f"Number of distinct clusters ({filled}) found smaller than n_clusters ({len(self.cluster_centers_)}). "
