@@ -51,7 +51,7 @@ class Fit:
         summary, sample = self.ask(Together((Summarise(self.rows.d), keep)), "survey")
         if summary.rows == 0 and summary.missing:
             raise InputError(f"every one of {summary.missing} rows holds NaN; nothing is left to fit")
-        if summary.rows == 0 and self.rows.parts:
+        if summary.rows == 0 and self.history[-1]["rows"]:
             raise InputError("sample_weight is zero for every row; nothing is left to fit")
         self._enough(summary.rows, k)
         if summary.missing == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import platform
 import sys
 from collections.abc import Callable, Mapping
@@ -13,7 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import threadpoolctl
 
-log = logging.getLogger("daskmix")
+from daskmix.errors import InputError
+
+PROGRESS = ("auto", "terminal", "log", False)
 
 Record = Mapping[str, Any]
 Callback = Callable[[Record], None]
@@ -34,6 +35,10 @@ class Run:
 
     progress: Literal["auto", "terminal", "log", False] = "auto"
     callbacks: tuple[Callback, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.progress not in PROGRESS:
+            raise InputError(f"progress={self.progress!r} is not one of {', '.join(map(repr, PROGRESS))}")
 
     def hooks(self, verbose: int) -> tuple[Callback, ...]:
         """What to call after each pass."""
@@ -57,10 +62,7 @@ def line(record: Record) -> str:
 
 def tell_log(record: Record) -> None:
     """A plain line for a log."""
-    if not log.handlers and not logging.getLogger().handlers:
-        print(line(record), file=sys.stderr, flush=True)
-    else:
-        log.info(line(record))
+    print(line(record), file=sys.stderr, flush=True)
 
 
 def tell_terminal(record: Record) -> None:

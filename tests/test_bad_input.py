@@ -331,7 +331,6 @@ def test_a_chunk_that_cannot_be_decoded_is_named_with_its_variable(tmp_path):
         KMeans(2).fit(place, variables="v")
 
 
-@pytest.mark.xfail(reason="KMeans.fit and GaussianMixture.fit must hand labels_to to self._begin")
 @BOTH
 def test_labels_have_a_place_before_the_fit_begins(model, tmp_path):
     place = store_of(tmp_path / "labels.zarr")

@@ -14,12 +14,12 @@ import zarr
 from distributed import Client, LocalCluster
 from sklearn.model_selection import GridSearchCV
 
-from daskmix import GaussianMixture, KMeans
+from daskmix import GaussianMixture, KMeans, Run
 from daskmix.block import Missing
 from daskmix.engines import dask as dask_engine
 from daskmix.engines.dask import OnDask, engine_for
 from daskmix.engines.local import Local, one_blas_thread
-from daskmix.errors import AsynchronousClientError, VersionMismatchError
+from daskmix.errors import AsynchronousClientError, BadChunkError, InputError, VersionMismatchError
 from daskmix.rows import open_path, rows_from_dask_array
 from daskmix.sampling import Summarise
 
@@ -235,3 +235,22 @@ def test_a_fit_inside_a_task_does_its_own_work(store):
         kind, inertia = client.submit(inside).result(timeout=60)
     assert kind == "Local"
     assert inertia > 0
+
+
+def test_a_source_that_fails_in_a_task_of_its_own_is_named():
+    def broken(block):
+        raise ValueError("no such luck")
+
+    x = da.ones((100, 3), chunks=(30, 3)).map_blocks(broken, dtype=float, meta=np.empty((0, 0))).rechunk((50, 3))
+    with pytest.raises(BadChunkError, match="task that X is made of failed: ValueError: no such luck"):
+        KMeans(2).fit(x)
+
+
+def test_each_pass_is_told_to_whoever_asks(capsys):
+    records = []
+    x = np.random.default_rng(0).standard_normal((500, 2))
+    model = KMeans(2, random_state=0, run=Run(progress="log", callbacks=(records.append,))).fit(x)
+    assert records == model.history_
+    assert capsys.readouterr().err.count("pass ") == model.n_passes_
+    with pytest.raises(InputError, match="'log'"):
+        Run(progress="loud")

@@ -15,7 +15,13 @@ from dask.highlevelgraph import HighLevelGraph
 
 from daskmix.block import Missing
 from daskmix.engines.local import Local, answer_bundle, merge_answers
-from daskmix.errors import AsynchronousClientError, MixedWorkersWarning, VersionMismatchError
+from daskmix.errors import (
+    AsynchronousClientError,
+    BadChunkError,
+    DaskmixError,
+    MixedWorkersWarning,
+    VersionMismatchError,
+)
 from daskmix.kernels import Kernels, compiled
 from daskmix.passes import Engine, Tally
 from daskmix.reduction import Reduction, merge_tree
@@ -107,7 +113,15 @@ class OnDask:
         layer = f"daskmix-pass-{token}"
         graph = HighLevelGraph({layer: tasks}, {layer: set()})
         options = {} if self.scheduler is None else {"scheduler": self.scheduler}
-        (result,) = dask.compute(Delayed(last, graph, layer=layer), traverse=False, **options)
+        try:
+            (result,) = dask.compute(Delayed(last, graph, layer=layer), traverse=False, **options)
+        except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
+            if isinstance(error, DaskmixError) or not rows.graph:
+                raise
+            # The rows' own tasks are Dask's here, and so are their errors.
+            raise BadChunkError(
+                f"a task that X is made of failed: {type(error).__name__}: {error}; compute X alone to see which"
+            ) from error
         return result
 
     def _check_cluster(self) -> None:

@@ -193,7 +193,7 @@ class GaussianMixture(DensityMixin, Estimator):
             self._option("reg_covar", ("auto",))
         else:
             reg_covar = self._real("reg_covar")
-        opened, fit = self._begin(X, sample_weight, sample_dims, variables)
+        opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
         self.seed_ = self._draw_seed()
         d = fit.rows.d
         parameters = k + k * d + structure.n_parameters(k, d)

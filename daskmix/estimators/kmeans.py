@@ -160,7 +160,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         k = self._whole("n_clusters", 1)
         max_iter, tol = self._whole("max_iter", 1), self._real("tol")
         self._check_init(k)
-        opened, fit = self._begin(X, sample_weight, sample_dims, variables)
+        opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
         self.seed_ = self._draw_seed()
         summary, sample = fit.survey(k, sample_size(fit.rows, k, 0), self.seed_)
         mean_variance = float(summary.variance.mean())
