@@ -18,13 +18,14 @@ __all__ = ["assign", "distance", "explain", "joint"]
 
 # Sums may be reordered for vectors; infinities and NaN keep their meaning.
 FASTMATH = {"contract", "reassoc", "nsz"}
-ASSIGN_TILE = 512
+ASSIGN_TILE = 256  # rows: few enough for the first-level cache where features are few
+LANES = 16  # of the widest vector of float32
 PRODUCT_TILE_BYTES = 1 << 21  # of features: they should stay in the second-level cache
 NO_WEIGHTS = np.empty(0)
 
 
 def _jit(function: Callable[..., Any]) -> Any:
-    options = {"nogil": True, "fastmath": FASTMATH}
+    options: dict[str, Any] = {"nogil": True, "fastmath": FASTMATH}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to write a cache: compile once per process
@@ -32,14 +33,55 @@ def _jit(function: Callable[..., Any]) -> Any:
 
 
 @_jit
+def _transpose(a, out):
+    """Copy a (n, m) to out (m, n)."""
+    n, m = a.shape
+    whole = n // LANES * LANES
+    # A strip of rows fills a vector, so that what is written is contiguous; plain loops are five times slower.
+    for begin in range(0, whole, LANES):
+        for j in range(m):
+            for i in range(begin, begin + LANES):
+                out[j, i] = a[i, j]
+    for i in range(whole, n):
+        for j in range(m):
+            out[j, i] = a[i, j]
+
+
+@_jit
+def _next_to_give_way(distance, row):
+    """Of the farthest rows the nearest, of equals the last."""
+    slot = 0
+    for m in range(1, len(distance)):
+        later = distance[m] == distance[slot] and row[m] > row[slot]
+        if distance[m] < distance[slot] or later:
+            slot = m
+    return slot
+
+
+@_jit
+def _least_far(distance, row):
+    """The slot that the next far row takes: of the smallest distance, and of equal ones the last row."""
+    slot = 0
+    for other in range(1, len(distance)):
+        closer = distance[other] < distance[slot]
+        if closer or (distance[other] == distance[slot] and row[other] > row[slot]):
+            slot = other
+    return slot
+
+
+@_jit
 def _assign(x, w, shift, scale, c, half, far, mass, first):
+    """w is an array or None, which compiles to loops without weights."""
     n, d = x.shape
     k = c.shape[0]
     size = max(1, min(n, ASSIGN_TILE))
     y = np.empty((size, d), x.dtype)
+    c_transposed = np.ascontiguousarray(c.T)
+    scores_of_rows = np.empty((size, k), x.dtype)
     scores = np.empty((k, size), x.dtype)
     best = np.empty(size, x.dtype)
     cluster = np.empty(size, np.int32)
+    distance = np.empty(size, x.dtype)
     tile_first = np.empty((k, d), x.dtype)
     far_distance = np.full(far, -1.0)
     far_row = np.zeros(far, np.int64)
@@ -48,10 +90,13 @@ def _assign(x, w, shift, scale, c, half, far, mass, first):
     cost = 0.0
     for start in range(0, n, size):
         b = min(size, n - start)
+        rows = x[start : start + b]
         for i in range(b):
             for f in range(d):
-                y[i, f] = (x[start + i, f] - shift[f]) * scale[f]
-        np.dot(c, y.T, scores)
+                y[i, f] = (rows[i, f] - shift[f]) * scale[f]
+        # For so small a product BLAS is twice as slow with y transposed; transposing what comes out costs less.
+        np.dot(y, c_transposed, scores_of_rows)
+        _transpose(scores_of_rows, scores)
         for i in range(b):
             best[i] = scores[0, i] - half[0]
             cluster[i] = 0
@@ -65,29 +110,32 @@ def _assign(x, w, shift, scale, c, half, far, mass, first):
         tile_first[:] = 0
         for i in range(b):
             j = cluster[i]
-            distance = x.dtype.type(0)
-            for f in range(d):
-                away = y[i, f] - c[j, f]
-                distance += away * away
-            weight = w[start + i] if len(w) else 1.0
-            cost += weight * distance
-            mass[j] += weight
-            if len(w):
-                share = x.dtype.type(weight)
+            squared = x.dtype.type(0)
+            if w is None:
                 for f in range(d):
-                    tile_first[j, f] += share * y[i, f]
-            else:
-                for f in range(d):
+                    away = y[i, f] - c[j, f]
+                    squared += away * away
                     tile_first[j, f] += y[i, f]
-            if far and distance > lowest and weight > 0:
-                far_distance[slot], far_row[slot], far_cluster[slot] = distance, start + i, j
-                slot = 0  # the next to give way: the nearest, of equals the last
-                for m in range(1, far):
-                    nearer = far_distance[m] < far_distance[slot]
-                    later = far_distance[m] == far_distance[slot] and far_row[m] > far_row[slot]
-                    if nearer or later:
-                        slot = m
-                lowest = far_distance[slot]
+                mass[j] += 1.0
+            else:
+                share = x.dtype.type(w[start + i])
+                for f in range(d):
+                    away = y[i, f] - c[j, f]
+                    squared += away * away
+                    tile_first[j, f] += share * y[i, f]
+                mass[j] += w[start + i]
+            distance[i] = squared
+        farthest = distance[0]
+        for i in range(b):
+            weight = 1.0 if w is None else w[start + i]
+            cost += weight * distance[i]
+            farthest = max(farthest, distance[i])
+        if far and farthest > lowest:
+            for i in range(b):
+                if distance[i] > lowest and (w is None or w[start + i] > 0):
+                    far_distance[slot], far_row[slot], far_cluster[slot] = distance[i], start + i, cluster[i]
+                    slot = _next_to_give_way(far_distance, far_row)
+                    lowest = far_distance[slot]
         for j in range(k):
             for f in range(d):
                 first[j, f] += tile_first[j, f]
@@ -285,7 +333,8 @@ def assign(x: Array, w: Array | None, frame: Frame, centres: Array, far: int) ->
     half = 0.5 * (c * c).sum(axis=1)
     mass, first = np.zeros(k), np.zeros((k, d))
     shift, scale = _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype)
-    cost, *farthest = _assign(_frozen(x), _weights(w), shift, scale, _frozen(c), _frozen(half), far, mass, first)
+    weights = None if w is None else _weights(w)
+    cost, *farthest = _assign(_frozen(x), weights, shift, scale, _frozen(c), _frozen(half), far, mass, first)
     return Assigned(mass, first, cost, *farthest)
 
 
