@@ -36,11 +36,11 @@ class Place:
     def rows(self) -> int:
         return prod(self.shape)
 
-    def index(self, first: int, stop: int) -> Array:
-        """Global index of the rows first..stop of this box: (stop - first,)."""
+    def index(self, rows: Array) -> Array:
+        """Global index of rows given by their position in this box: (n,)."""
         if len(self.grid) == 1:
-            return np.arange(self.origin[0] + first, self.origin[0] + stop, dtype=np.int64)
-        inside = np.unravel_index(np.arange(first, stop, dtype=np.int64), self.shape)
+            return self.origin[0] + rows
+        inside = np.unravel_index(rows, self.shape)
         moved = [i + o for i, o in zip(inside, self.origin, strict=True)]
         return np.asarray(np.ravel_multi_index(moved, self.grid), dtype=np.int64)
 
@@ -63,7 +63,11 @@ class Block:
     @property
     def index(self) -> Array:
         """Global index of each row: (n,)."""
-        return self.place.index(self.first, self.first + len(self.x))
+        return self.index_of(np.arange(len(self.x), dtype=np.int64))
+
+    def index_of(self, rows: Array) -> Array:
+        """Global index of some rows, given by their position in the block: (len(rows),)."""
+        return self.place.index(self.first + rows)
 
     def weights(self) -> Array:
         """The weight of each row, spelled out: (n,)."""
@@ -100,7 +104,7 @@ def unmasked(x: Array) -> Array:
 
 
 def _describe(place: Place, row: int, number: int) -> str:
-    index = int(place.index(row, row + 1)[0])
+    index = int(place.index(np.array([row]))[0])
     if place.grid == (0,):  # lengths are not known beforehand
         return f"row {row} of partition {number}" if number >= 0 else f"row {row} of its chunk"
     return f"row {index} (chunk {number})"

@@ -45,6 +45,8 @@ class Farthest:
         return Farthest(limit, np.empty(0), whole, whole, np.empty(0), np.empty((0, d)))
 
     def __add__(self, other: Farthest) -> Farthest:
+        if not len(other.distance):
+            return self
         both = {
             name: np.concatenate([getattr(self, name), getattr(other, name)])
             for name in ("distance", "index", "cluster", "weight", "x")
@@ -97,7 +99,7 @@ class Assign(Reduction[Assignment]):
         farthest = Farthest(
             self.relocatable,
             found.far_distance[kept],
-            block.index[rows] if len(rows) else rows,
+            block.index_of(rows),
             found.far_cluster[kept],
             np.ones(len(rows)) if block.w is None else block.w[rows],
             self.frame.enter(block.x[rows].astype(np.float64)),

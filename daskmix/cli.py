@@ -300,8 +300,10 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
         return
     from distributed import Client
+    from distributed.comm import get_address_host
 
     try:
+        get_address_host(address)  # a client that finds no port in its address stays the default client
         client = Client(address)  # waits as long as Dask's distributed.comm.timeouts.connect says
     except ValueError as error:
         raise click.UsageError(
@@ -309,8 +311,8 @@ def _connected(address: str | None) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise click.ClickException(
-            f"no Dask scheduler answers at {address}: {' '.join(str(error).split())}; check the address, start one with "
-            "`dask scheduler`, or leave out --scheduler"
+            f"no Dask scheduler answers at {address}: {' '.join(str(error).split())}; "
+            "check the address, start one with `dask scheduler`, or leave out --scheduler"
         ) from error
     with client:
         yield
@@ -342,8 +344,8 @@ def predict(
 ) -> None:
     """Label the rows of INPUT by the model at MODEL.
 
-    MODEL is what `daskmix fit` or save() wrote. Without --variable, the variables that it was fitted on are read. Labels
-    keep the sampled dims, their coordinates and chunks. Rows left out have the label -2, the store's _FillValue.
+    MODEL is what `daskmix fit` or save() wrote. Without --variable, the variables that it was fitted on are read.
+    Labels keep the sampled dims, their coordinates and chunks; rows left out have the label -2, the store's _FillValue.
 
     \b
     Examples:

@@ -577,5 +577,5 @@ class _Beside:
 
     def __call__(self, *values: Any) -> tuple[list[Array], Array | None]:
         arrays, w = self.load(*values)
-        own = self.columns[self.place.index(0, self.place.rows)]
+        own = self.columns[self.place.index(np.arange(self.place.rows))]
         return [*arrays, own.reshape(*self.place.shape, -1)], w
