@@ -20,7 +20,7 @@ from daskmix.rows import Part, Rows
 
 A = TypeVar("A")
 
-TILE_BYTES = 16 << 20  # working memory of one tile
+TILE_BYTES = 64 << 20  # working memory of one tile, where a kernel needs it for all rows at once
 TILE_STEP = 1024
 
 _users = 0
