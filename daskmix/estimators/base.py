@@ -164,12 +164,10 @@ class Estimator(BaseEstimator):
         self, name: str, of_rows: Callable[[Array], Array], dtype: Any, fill: float = np.nan, **more: Any
     ) -> RowFunction:
         missing = Missing(self._option("missing", ("raise", "drop")))
-        k = self._k()
-        return RowFunction(
-            name, of_rows, np.dtype(dtype), fill, missing, row_bytes=8 * (2 * k + 2 * self.n_features_in_), **more
-        )
+        return RowFunction(name, of_rows, np.dtype(dtype), fill, missing, row_bytes=self._row_bytes(), **more)
 
-    def _k(self) -> int:
+    def _row_bytes(self) -> int:
+        """Working memory for the answer to one row."""
         raise NotImplementedError
 
     # --- options ------------------------------------------------------------------------------------------------------

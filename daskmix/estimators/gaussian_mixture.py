@@ -370,8 +370,11 @@ class GaussianMixture(DensityMixin, Estimator):
     def _n_parameters(self) -> int:
         return self._model().n_parameters()
 
-    def _k(self) -> int:
-        return len(self.weights_)
+    def _row_bytes(self) -> int:
+        k, d = self.means_.shape
+        # Products of features are gathered, multiplied and joined: four arrays of them at a time.
+        products = 4 * d * (d + 1) // 2 if isinstance(self._structure(), Full) else 4 * d
+        return 8 * (3 * k + 3 * d + products)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "means_")

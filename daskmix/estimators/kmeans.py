@@ -338,8 +338,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
             peer.feature_names_in_ = self.feature_names_in_
         return peer
 
-    def _k(self) -> int:
-        return len(self.cluster_centers_)
+    def _row_bytes(self) -> int:
+        k, d = self.cluster_centers_.shape
+        return 16 * (k + d)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "cluster_centers_")
