@@ -71,7 +71,7 @@ class Mixture:
         dead = ~(sums.mass > 10 * np.finfo(np.float64).eps * max(1.0, sums.mass.sum()))
         if dead.any():
             # Its own moments stand in for those of the rows that it no longer has.
-            sums = sums.with_components(dead, self)
+            sums = sums.with_components(dead, self, floor)
             names = ", ".join(str(j) for j in np.flatnonzero(dead))
             warnings.warn(
                 f"component {names} lost all its rows and was kept where it was; ask for fewer components "
@@ -97,14 +97,14 @@ class Moments(Sums):
     certainty: float  # sum of w * log of the largest responsibility
     origin: Origin  # of each component's moments
 
-    def with_components(self, which: Array, model: Mixture) -> Moments:
-        """These components as the model has them, with a negligible mass."""
+    def with_components(self, which: Array, model: Mixture, floor: Array) -> Moments:
+        """These components as the model has them, less the smoothing that estimating adds, with a negligible mass."""
         mass = np.where(which, TINY**0.5, self.mass)
         offset = model.means - self.origin.about(model.means)
         first = np.where(which[:, None], mass[:, None] * offset, self.first)
         second = self.second
         if model.structure.order is not Order.pooled:
-            own = model.covariance.values + _outer(offset, model.structure.order)
+            own = _unsmoothed(model, floor) + _outer(offset, model.structure.order)
             axes = (slice(None),) + (None,) * (own.ndim - 1)
             second = np.where(which[axes], mass[axes] * own, second)
         return Moments(mass, first, second, self.score, self.certainty, self.origin)
@@ -120,6 +120,14 @@ class Moments(Sums):
             scatter = self.second - self.mass[axes] * outer
         covariance = structure.estimate(self.mass, scatter, floor)
         return Mixture(self.mass / self.mass.sum(), self.origin.about(offset) + offset, covariance, structure)
+
+
+def _unsmoothed(model: Mixture, floor: Array) -> Array:
+    """Second moments about the means of rows that would give these covariances again."""
+    values = model.covariance.values
+    if model.structure.order is Order.trace:
+        return len(floor) * (values - floor.mean())
+    return values - (floor if model.structure.order is Order.diagonal else np.diag(floor))
 
 
 def _outer(offset: Array, order: Order) -> Array:

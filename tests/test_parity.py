@@ -9,7 +9,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 from sklearn.mixture import GaussianMixture as PeerMixture
 
 from daskmix import GaussianMixture, KMeans
-from daskmix.errors import CollapsedComponentError, EmptyClusterWarning
+from daskmix.errors import CollapsedComponentError, CollapsedComponentWarning, EmptyClusterWarning
 
 TYPES = ["full", "tied", "diag", "spherical"]
 
@@ -220,6 +220,19 @@ def test_a_collapsed_component_is_named_and_what_to_do():
     with pytest.raises(CollapsedComponentError, match=r"component 3 collapsed.*reg_covar"):
         GaussianMixture(4, reg_covar=0, **given).fit(x)
     assert np.isfinite(GaussianMixture(4, **given).fit(x).lower_bound_)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_a_component_without_rows_stays_where_it_was(covariance_type):
+    x = blobs()
+    given = start(covariance_type, 4, 3, x)
+    given["means_init"] = np.concatenate([x[[0, 500, 900]], np.full((1, 3), 1e4)])
+    model = GaussianMixture(4, covariance_type=covariance_type, reg_covar=0.5, tol=0, max_iter=5, **given)
+    with pytest.warns(CollapsedComponentWarning, match="component 3 lost all its rows"):
+        model.fit(x)
+    np.testing.assert_allclose(model.means_[3], 1e4, rtol=1e-9)
+    if covariance_type != "tied":
+        np.testing.assert_allclose(model.covariances_[3], given["precisions_init"][3], rtol=1e-6)
 
 
 def test_one_collapsed_start_does_not_spoil_the_others():
