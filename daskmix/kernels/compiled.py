@@ -9,6 +9,9 @@ from typing import Any
 import numba
 import numpy as np
 import scipy.linalg  # noqa: F401  numba's np.dot calls SciPy's BLAS
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from daskmix.block import Array
 from daskmix.kernels import Assigned, Centred, Densities, Explained, Frame, Order, Product
@@ -18,8 +21,10 @@ __all__ = ["assign", "distance", "explain", "joint"]
 
 # Sums may be reordered for vectors; infinities and NaN keep their meaning.
 FASTMATH = {"contract", "reassoc", "nsz"}
-ASSIGN_TILE = 256  # rows: few enough for the first-level cache where features are few
-LANES = 16  # of the widest vector of float32
+SQUARE = 8  # rows and columns that are transposed at a time
+# Rows: few enough for the first-level cache where features are few. No power of two, whose columns share a cache set.
+ASSIGN_TILE = 240
+LINE = 16  # float32 in a cache line
 PRODUCT_TILE_BYTES = 1 << 21  # of features: they should stay in the second-level cache
 NO_WEIGHTS = np.empty(0)
 
@@ -32,19 +37,131 @@ def _jit(function: Callable[..., Any]) -> Any:
         return numba.njit(**options)(function)
 
 
+@intrinsic
+def _transpose_square(typing: Any, a: Any, at: Any, step: Any, out: Any, to: Any, stride: Any) -> Any:
+    """Eight rows of eight in the flat array `a`, `step` apart, become columns in `out`: in registers, by shuffles."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values = ir.VectorType(context.get_value_type(signature.args[0].dtype), SQUARE)
+        alignment = signature.args[0].dtype.bitwidth // 8
+
+        def address(array: int, row: int) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
+            begin, apart = arguments[array + 1], arguments[array + 2]
+            offset = builder.add(begin, builder.mul(apart, ir.Constant(begin.type, row)))
+            return builder.bitcast(builder.gep(data, [offset]), values.as_pointer())
+
+        def interleaved(first: int) -> Any:
+            pairs = [first + i // 2 + i % 2 * SQUARE for i in range(SQUARE)]
+            return ir.Constant(ir.VectorType(ir.IntType(32), SQUARE), pairs)
+
+        rows = [builder.load(address(0, row), align=alignment) for row in range(SQUARE)]
+        halves = [interleaved(0), interleaved(SQUARE // 2)]
+        # Interleaving the first half of the rows with the second, log2 of their number times, transposes them.
+        for _ in range(SQUARE.bit_length() - 1):
+            pairs = zip(rows[: SQUARE // 2], rows[SQUARE // 2 :], strict=True)
+            rows = [builder.shuffle_vector(one, other, half) for one, other in pairs for half in halves]
+        for row, value in enumerate(rows):
+            builder.store(value, address(3, row), align=alignment)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, types.intp, out, types.intp, types.intp), emit
+
+
 @_jit
 def _transpose(a, out):
     """Copy a (n, m) to out (m, n)."""
     n, m = a.shape
-    whole = n // LANES * LANES
-    # A strip of rows fills a vector, so that what is written is contiguous; plain loops are five times slower.
-    for begin in range(0, whole, LANES):
-        for j in range(m):
-            for i in range(begin, begin + LANES):
-                out[j, i] = a[i, j]
+    flat, flat_out = a.reshape(n * m), out.reshape(n * m)
+    whole, squares = n // SQUARE * SQUARE, m // SQUARE * SQUARE
+    for i in range(0, whole, SQUARE):
+        for j in range(0, squares, SQUARE):
+            _transpose_square(flat, i * m + j, m, flat_out, j * n + i, n)
+        for j in range(squares, m):
+            for row in range(i, i + SQUARE):
+                out[j, row] = a[row, j]
     for i in range(whole, n):
         for j in range(m):
             out[j, i] = a[i, j]
+
+
+@intrinsic
+def _prefetch(typing: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of element `index` of a flat array, without waiting for it."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", (address.type,), kind)
+        # To read (0), into the second level (2), data (1).
+        builder.call(fetch, [address, word(0), word(2), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), emit
+
+
+@_jit
+def _enter(rows, shift, scale, y):
+    """Rows in the frame; the last tile may be shorter than y."""
+    for i in range(len(rows)):
+        for f in range(rows.shape[1]):
+            y[i, f] = (rows[i, f] - shift[f]) * scale[f]
+
+
+@_jit
+def _better(score, j, best, cluster):
+    return (score, j) if score > best else (best, cluster)
+
+
+@_jit
+def _nearest(scores, half, b, best, cluster):
+    """Of each row the cluster of highest score, of equals the first; scores (k, rows)."""
+    k = len(scores)
+    for i in range(b):
+        best[i], cluster[i] = scores[0, i] - half[0], 0
+    # Four at a time: what is best so far is loaded and stored a quarter as often.
+    fours = 1 + (k - 1) // 4 * 4
+    for j in range(1, fours, 4):
+        one, two, three, four = half[j], half[j + 1], half[j + 2], half[j + 3]
+        for i in range(b):
+            top, which = _better(scores[j, i] - one, j, best[i], cluster[i])
+            top, which = _better(scores[j + 1, i] - two, j + 1, top, which)
+            top, which = _better(scores[j + 2, i] - three, j + 2, top, which)
+            best[i], cluster[i] = _better(scores[j + 3, i] - four, j + 3, top, which)
+    for j in range(fours, k):
+        one = half[j]
+        for i in range(b):
+            best[i], cluster[i] = _better(scores[j, i] - one, j, best[i], cluster[i])
+
+
+@_jit
+def _gather(y, b, w, start, c, cluster, distance, mass, first, ahead, at):
+    """Each row to its cluster, and how far it is from it; meanwhile the next tile is fetched from `ahead[at:]`."""
+    d = y.shape[1]
+    zero = y.dtype.type(0)
+    first[:] = 0
+    for i in range(b):
+        # Where rows are shorter than a cache line, the processor's own prefetching is as good.
+        for f in range(0, d - LINE + 1, LINE):
+            _prefetch(ahead, at + i * d + f)
+        j = cluster[i]
+        squared = zero
+        if w is None:
+            for f in range(d):
+                away = y[i, f] - c[j, f]
+                squared += away * away
+                first[j, f] += y[i, f]
+            mass[j] += 1.0
+        else:
+            share = y.dtype.type(w[start + i])
+            for f in range(d):
+                away = y[i, f] - c[j, f]
+                squared += away * away
+                first[j, f] += share * y[i, f]
+            mass[j] += w[start + i]
+        distance[i] = squared
 
 
 @_jit
@@ -59,25 +176,17 @@ def _next_to_give_way(distance, row):
 
 
 @_jit
-def _least_far(distance, row):
-    """The slot that the next far row takes: of the smallest distance, and of equal ones the last row."""
-    slot = 0
-    for other in range(1, len(distance)):
-        closer = distance[other] < distance[slot]
-        if closer or (distance[other] == distance[slot] and row[other] > row[slot]):
-            slot = other
-    return slot
-
-
-@_jit
 def _assign(x, w, shift, scale, c, half, far, mass, first):
     """w is an array or None, which compiles to loops without weights."""
     n, d = x.shape
     k = c.shape[0]
     size = max(1, min(n, ASSIGN_TILE))
+    flat = x.reshape(n * d)
     y = np.empty((size, d), x.dtype)
     c_transposed = np.ascontiguousarray(c.T)
-    scores_of_rows = np.empty((size, k), x.dtype)
+    # For so small a product BLAS is twice as slow with a transposed factor; whichever is smaller is transposed by hand.
+    narrow = d < k
+    between = np.empty((d, size) if narrow else (size, k), x.dtype)
     scores = np.empty((k, size), x.dtype)
     best = np.empty(size, x.dtype)
     cluster = np.empty(size, np.int32)
@@ -90,41 +199,15 @@ def _assign(x, w, shift, scale, c, half, far, mass, first):
     cost = 0.0
     for start in range(0, n, size):
         b = min(size, n - start)
-        rows = x[start : start + b]
-        for i in range(b):
-            for f in range(d):
-                y[i, f] = (rows[i, f] - shift[f]) * scale[f]
-        # For so small a product BLAS is twice as slow with y transposed; transposing what comes out costs less.
-        np.dot(y, c_transposed, scores_of_rows)
-        _transpose(scores_of_rows, scores)
-        for i in range(b):
-            best[i] = scores[0, i] - half[0]
-            cluster[i] = 0
-        for j in range(1, k):
-            h = half[j]
-            for i in range(b):
-                s = scores[j, i] - h
-                better = s > best[i]
-                best[i] = s if better else best[i]
-                cluster[i] = j if better else cluster[i]
-        tile_first[:] = 0
-        for i in range(b):
-            j = cluster[i]
-            squared = x.dtype.type(0)
-            if w is None:
-                for f in range(d):
-                    away = y[i, f] - c[j, f]
-                    squared += away * away
-                    tile_first[j, f] += y[i, f]
-                mass[j] += 1.0
-            else:
-                share = x.dtype.type(w[start + i])
-                for f in range(d):
-                    away = y[i, f] - c[j, f]
-                    squared += away * away
-                    tile_first[j, f] += share * y[i, f]
-                mass[j] += w[start + i]
-            distance[i] = squared
+        _enter(x[start : start + b], shift, scale, y)
+        if narrow:
+            _transpose(y, between)
+            np.dot(c, between, scores)
+        else:
+            np.dot(y, c_transposed, between)
+            _transpose(between, scores)
+        _nearest(scores, half, b, best, cluster)
+        _gather(y, b, w, start, c, cluster, distance, mass, tile_first, flat, (start + size) * d)
         farthest = distance[0]
         for i in range(b):
             weight = 1.0 if w is None else w[start + i]
