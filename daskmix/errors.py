@@ -71,3 +71,7 @@ class CollapsedComponentWarning(UserWarning):
 
 class MixedWorkersWarning(UserWarning):
     """Workers have different processors, so their bits may differ."""
+
+
+class ScratchFullWarning(UserWarning):
+    """Scratch has no room for decoded chunks, so they are decoded again in every pass."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from daskmix.algorithms.base import Algorithm, Once
 from daskmix.block import Array, Missing
 from daskmix.engines.dask import engine_for
-from daskmix.errors import InputError
+from daskmix.engines.keep import NOTHING, Keep
+from daskmix.errors import InputError, ScratchFullWarning
 from daskmix.hooks import Callback, fingerprint
 from daskmix.passes import passes
 from daskmix.reduction import Reduction, Together
@@ -33,10 +35,18 @@ class Fit:
 
     rows: Rows
     hooks: tuple[Callback, ...] = ()
+    keep: Keep = NOTHING  # where decoded chunks may stay
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.engine = engine_for(self.rows)
+        self.engine = engine_for(self.rows, self.keep)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        # At once, and not when the last traceback that knows this fit is collected.
+        self.engine.close()
 
     def survey(self, k: int, size: int, seed: int) -> tuple[Summary, Sample]:
         """The first pass: where the rows are, whether they are clean, and some of them.
@@ -76,6 +86,13 @@ class Fit:
         """Passes until every algorithm is done; the final states."""
         for done in passes(algorithms, self.rows, engine=self.engine, states=states):
             states = done.states
+            if done.read.refused and not any(record["refused"] for record in self.history):
+                warnings.warn(
+                    f"scratch could not be written for {done.read.refused} chunks (a full disk, or a quota), so they "
+                    "are decoded again in every pass; make room there, or pass run=Run(scratch=...), another folder",
+                    ScratchFullWarning,
+                    stacklevel=4,
+                )
             objectives = [getattr(states[i], "objective", None) for i in done.live]
             record = {
                 "pass": len(self.history) + 1,
@@ -88,6 +105,8 @@ class Fit:
                 "chunks": done.read.chunks,
                 "rows": done.read.rows,
                 "bytes": done.read.bytes,
+                "decoded": done.read.decoded,
+                "refused": done.read.refused,
             }
             if not self.history:
                 record["fingerprint"] = fingerprint()
@@ -98,7 +117,7 @@ class Fit:
 
     @property
     def bytes_read(self) -> int:
-        return sum(record["bytes"] for record in self.history)
+        return sum(record["decoded"] for record in self.history)
 
 
 def _best(objectives: Sequence[float | None], measure: str) -> float | None:

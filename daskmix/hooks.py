@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 import threadpoolctl
 
+from daskmix.engines.keep import Keep, keep_for
 from daskmix.errors import InputError
 
 PROGRESS = ("auto", "terminal", "log", False)
+CACHES = ("auto", "memory", "disk", "off")
 
 Record = Mapping[str, Any]
 Callback = Callable[[Record], None]
@@ -26,6 +30,17 @@ class Run:
 
     Parameters
     ----------
+    cache : {"auto", "memory", "disk", "off"}
+        Where chunks stay once they are decoded, on the worker that decoded them: in memory as long as there is room,
+        then in scratch on its local disk ("auto"); in one of the two; or nowhere ("off"), so that every pass decodes
+        them again. What is kept goes when the fit ends, and with the process that kept it. Rows that are in memory
+        already, and chunks whose tasks share work (a rechunk; persist those), are not kept.
+    cache_limit : int or None
+        Most bytes that one process keeps: of memory for "auto" and "memory", of disk for "disk". By default 30 % of the
+        memory that the process may use, and half of what is free on the disk.
+    scratch : str, path or None
+        A folder on a local disk for scratch. By default Dask's `temporary-directory`, else the system's, unless that is
+        no local disk.
     progress : {"auto", "terminal", "log"} or False
         Where each pass is told. "auto" is the terminal where there is one, log lines elsewhere, and nothing unless the
         estimator's `verbose` is set.
@@ -33,12 +48,27 @@ class Run:
         Each is called after every pass with its record, a mapping (see `history_`).
     """
 
+    cache: Literal["auto", "memory", "disk", "off"] = "auto"
+    cache_limit: int | None = None
+    scratch: str | os.PathLike[str] | None = None
     progress: Literal["auto", "terminal", "log", False] = "auto"
     callbacks: tuple[Callback, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.cache not in CACHES:
+            raise InputError(f"cache={self.cache!r} is not one of {', '.join(map(repr, CACHES))}")
+        limit = self.cache_limit
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 0):
+            raise InputError(f"cache_limit={limit!r} must be a number of bytes, or None")
+        if self.scratch is not None and not os.path.isdir(self.scratch):
+            raise InputError(f"scratch={os.fspath(self.scratch)!r} is no folder on this machine; make it first")
         if self.progress not in PROGRESS:
             raise InputError(f"progress={self.progress!r} is not one of {', '.join(map(repr, PROGRESS))}")
+
+    def keep(self) -> Keep:
+        """What the engine may keep."""
+        scratch = None if self.scratch is None else os.path.abspath(self.scratch)
+        return keep_for(self.cache, self.cache_limit, scratch)
 
     def hooks(self, verbose: int) -> tuple[Callback, ...]:
         """What to call after each pass."""

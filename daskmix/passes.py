@@ -22,14 +22,20 @@ class Tally(Sums):
 
     chunks: int
     rows: int
-    bytes: int
+    bytes: int  # of the chunks, whether they were read from their source or had been kept
+    decoded: int = 0  # bytes read from their source
+    refused: int = 0  # chunks that scratch had no room for
 
 
 class Engine(Protocol):
     """Answers questions about rows."""
 
     def run(self, reduction: Reduction[A], rows: Rows) -> tuple[A, Tally]:
-        """The answer of all rows, each chunk read once; and what was read."""
+        """The answer of all rows, each chunk visited once; and what was read."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was kept between passes."""
         ...
 
 

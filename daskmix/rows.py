@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from itertools import product as cartesian
 from math import prod
@@ -20,10 +21,8 @@ from dask.typing import Key
 from daskmix.block import (
     PARTITION_STRIDE,
     Array,
-    Block,
     Missing,
     Place,
-    clean,
     clean_weights,
     table,
     unmasked,
@@ -44,6 +43,16 @@ SHARES = 512  # a pass is cut into about so many tasks, if they come out neither
 
 
 @dataclass(frozen=True)
+class Raw:
+    """A chunk as it was read."""
+
+    x: Array  # (n, d)
+    w: Array | None  # (n,)
+    place: Place
+    nbytes: int  # of the arrays that were read
+
+
+@dataclass(frozen=True)
 class Part:
     """A chunk of rows and how a task comes by it.
 
@@ -60,8 +69,8 @@ class Part:
     source: str = ""
     columns: tuple[int, ...] | None = None  # which features, in which order; None: as they come
 
-    def read(self, values: Sequence[Any], missing: Missing) -> tuple[Block, int]:
-        """The rows, clean, and how many bytes they were."""
+    def read(self, values: Sequence[Any]) -> Raw:
+        """The rows as they are in the source."""
         try:
             arrays, w = self.load(*values)
         except (DaskmixError, MemoryError):
@@ -90,7 +99,7 @@ class Part:
             w = w.reshape(-1)
         if self.columns is not None:
             x = x[:, list(self.columns)]
-        return clean(x, w, place, self.number, missing), nbytes
+        return Raw(x, w, place, nbytes)
 
 
 def _placed(number: int, arrays: list[Array]) -> Place:
@@ -116,6 +125,7 @@ class Rows:
     total: int | None  # number of rows, None where it is not known beforehand
     missing: Missing = Missing.refuse
     in_memory: bool = True
+    keep: bool = False  # whether its parts cost so much to read that they are worth keeping
     graph: Mapping[Key, Any] = field(default_factory=dict, repr=False)
 
     def with_columns(self, columns: Sequence[int] | None) -> Rows:
@@ -130,6 +140,7 @@ class Rows:
         sizes = [part.nbytes for part in self.parts]
         return None if None in sizes else sum(s for s in sizes if s is not None)
 
+    @cached_property
     def bundles(self) -> list[tuple[Part, ...]]:
         """Consecutive parts that one task reads: the data alone decide, so that the sums are the same everywhere."""
         if self.nbytes is None:
@@ -199,7 +210,7 @@ class _Assemble:
 
     def __call__(self, *blocks: Any) -> tuple[list[Array], Array | None]:
         if self.graph is not None:
-            blocks = tuple(dask.get(self.graph, list(self.names)))
+            blocks = tuple(dask.core.get(self.graph, list(self.names)))
         left = iter(blocks)
         arrays = [_joined(list(islice(left, prod(grid))), grid, self.axes) for grid in self.grids]
         if self.weighted:
@@ -295,7 +306,9 @@ def _self_contained(rows: Rows) -> Rows:
         load: Any = part.load
         inner = replace(load, names=part.needs, graph={key: rows.graph[key] for key in closure})
         parts.append(replace(part, load=inner, needs=()))
-    return replace(rows, parts=tuple(parts), graph={})
+    # Blocks of an array in memory are there already.
+    there = all(isinstance(getattr(rows.graph[key], "value", rows.graph[key]), np.ndarray) for key in seen)
+    return replace(rows, parts=tuple(parts), graph={}, in_memory=there, keep=not there)
 
 
 def _closure(graph: Mapping[Key, Any], keys: Iterable[Key]) -> set[Key]:
@@ -566,7 +579,7 @@ def beside(rows: Rows, other: Array) -> Rows:
     columns = other[:, None] if other.ndim == 1 else other
     d = rows.d + columns.shape[1]
     parts = tuple(replace(p, d=d, load=_Beside(p.load, columns, p.place)) for p in rows.parts)
-    return replace(rows, parts=parts, d=d)
+    return replace(rows, parts=parts, d=d, keep=False)  # it is asked once
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from daskmix import GaussianMixture, KMeans, Run
 from daskmix.block import Missing
 from daskmix.engines import dask as dask_engine
 from daskmix.engines.dask import OnDask, engine_for
+from daskmix.engines.keep import NOTHING
 from daskmix.engines.local import Local, one_blas_thread
 from daskmix.errors import AsynchronousClientError, BadChunkError, InputError, VersionMismatchError
 from daskmix.rows import open_path, rows_from_dask_array
@@ -70,7 +71,7 @@ def test_any_number_of_threads_gives_the_same_bits(store, right, threads):
 
 
 def test_the_local_engine_gives_the_same_bits(store, right, monkeypatch):
-    monkeypatch.setattr("daskmix.fitting.engine_for", lambda rows: Local())
+    monkeypatch.setattr("daskmix.fitting.engine_for", lambda rows, keep=NOTHING: Local(keep=keep))
     assert bits(store) == right
 
 
@@ -120,11 +121,15 @@ def test_a_pass_reads_each_chunk_once():
         GaussianMixture(3, n_init=4, tol=0, max_iter=3, random_state=0),
     ]
     for model in models:
-        reads.clear()
-        model.fit(x)
-        assert set(reads.values()) == {model.n_passes_}
-        assert len(reads) == 14
-        assert model.bytes_read_ == model.n_passes_ * 3500 * 3 * 8
+        for cache, times in (("off", None), ("memory", 1), ("disk", 1), ("auto", 1)):
+            reads.clear()
+            model.set_params(run=Run(cache=cache)).fit(x)
+            # With a cache, a chunk is read once in a fit; without, once in each pass.
+            times = times or model.n_passes_
+            assert set(reads.values()) == {times}
+            assert len(reads) == 14
+            assert model.bytes_read_ == times * 3500 * 3 * 8
+            assert {record["rows"] for record in model.history_} == {3500}
 
 
 @pytest.mark.parametrize(("init", "seeding"), [("k-means++", 1), ("k-means||", 7)])
@@ -147,7 +152,7 @@ def test_labels_cost_nothing_before_they_are_asked_for():
 
     x = da.from_array(np.random.default_rng(0).standard_normal((2000, 2)), chunks=(500, 2)).map_blocks(chunk)
     reads.clear()
-    model = KMeans(3, random_state=0).fit(x)
+    model = KMeans(3, random_state=0, run=Run(cache="off")).fit(x)
     assert len(reads) == 4 * model.n_passes_
     labels = model.labels_
     assert len(reads) == 4 * model.n_passes_
@@ -157,7 +162,7 @@ def test_labels_cost_nothing_before_they_are_asked_for():
 
 def test_bundles_follow_from_the_data_alone(store):
     rows = rows_from_dask_array(open_path(store), None, Missing.refuse)
-    sizes = [len(bundle) for bundle in rows.bundles()]
+    sizes = [len(bundle) for bundle in rows.bundles]
     assert sum(sizes) == 60
     assert max(sizes) == 6
     assert len(rows.graph) == 0  # each task reads its chunks itself

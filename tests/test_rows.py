@@ -14,7 +14,7 @@ import zarr
 from distributed import Client, LocalCluster
 from zarr.storage import LocalStore, WrapperStore
 
-from daskmix import GaussianMixture, KMeans
+from daskmix import GaussianMixture, KMeans, Run
 from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError
 
 N, NAMES = 600, ["a", "b", "c"]
@@ -37,6 +37,7 @@ def mixture(**options):
     return GaussianMixture(3, random_state=0, tol=1e-9, **options)
 
 
+AGAIN = Run(cache="off")  # every pass reads every chunk
 BOTH = pytest.mark.parametrize("model", [kmeans, mixture])
 REFERENCE = {kmeans: kmeans().fit(X), mixture: mixture().fit(X)}
 
@@ -247,7 +248,7 @@ COUNTED = {
 @pytest.mark.parametrize("how", COUNTED)
 def test_a_pass_reads_each_chunk_once(model, how):
     x, chunks = COUNTED[how]()
-    fitted = model().fit(x)
+    fitted = model(run=AGAIN).fit(x)
     assert_same(fitted, REFERENCE[model])
     assert every_chunk(fitted.n_passes_, chunks), Counter(READ)
 
@@ -292,7 +293,7 @@ def test_a_zarr_dataset_of_two_variables_is_read_once_a_pass(tmp_path):
     store = CountingStore(LocalStore(tmp_path / "x.zarr", read_only=True))
     x = xr.open_zarr(store, consolidated=False)
     store.counts.clear()
-    model = kmeans().fit(x)
+    model = kmeans(run=AGAIN).fit(x)
     counts = {key: n for key, n in store.counts.items() if key[0] in "ab"}
     assert len(counts) == 2 * 3 * 3
     assert set(counts.values()) == {model.n_passes_}
@@ -310,7 +311,7 @@ def test_shards_are_read_whole(how, tmp_path):
         return
     sharded(place)
     store = CountingStore(LocalStore(place, read_only=True))
-    model = kmeans().fit(place if how == "path" else zarr.open_array(store, mode="r"))
+    model = kmeans(run=AGAIN).fit(place if how == "path" else zarr.open_array(store, mode="r"))
     assert [record["chunks"] for record in model.history_] == [3] * model.n_passes_
     if how == "array":
         assert len(store.counts) == 3
@@ -350,7 +351,7 @@ def test_a_persisted_dataset_is_not_computed_again_on_a_cluster(client):
 @pytest.mark.parametrize("how", ["chunks of features", "a rechunk", "a Dataset"])
 def test_a_pass_on_a_cluster_reads_each_chunk_once(how, client):
     x, chunks = COUNTED[how]()
-    model = kmeans().fit(x)
+    model = kmeans(run=AGAIN).fit(x)
     assert every_chunk(model.n_passes_, chunks), Counter(READ)
 
 

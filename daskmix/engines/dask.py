@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import dask
-from dask.delayed import Delayed
-from dask.highlevelgraph import HighLevelGraph
+import dask.threaded
+from dask.base import get_scheduler
 
 from daskmix.block import Missing
-from daskmix.engines.local import Local, answer_bundle, merge_answers
+from daskmix.engines.keep import NOTHING, Held, Keep
+from daskmix.engines.local import Local, Shelves, answer_bundle, merge_answers, one_blas_thread
 from daskmix.errors import (
     AsynchronousClientError,
     BadChunkError,
@@ -25,24 +26,24 @@ from daskmix.errors import (
 from daskmix.kernels import Kernels, compiled
 from daskmix.passes import Engine, Tally
 from daskmix.reduction import Reduction, merge_tree
-from daskmix.rows import Part, Rows
+from daskmix.rows import Rows
 
 A = TypeVar("A")
 
 MUST_AGREE = ("daskmix", "numpy", "numba", "scipy", "zarr", "xarray")
 
 
-def engine_for(rows: Rows) -> Engine:
+def engine_for(rows: Rows, keep: Keep = NOTHING) -> Engine:
     """The engine that suits where the rows are and where this code runs.
 
     Inside a task of a Dask cluster everything is done in that task: waiting for other tasks could wait for ever. Rows
     in memory are computed on by the threads of this process. Anything else goes to the scheduler that Dask would use.
     """
     if _inside_a_task():
-        return Local()
+        return Local(keep=keep)
     if rows.in_memory:
-        return Local() if len(rows.bundles()) <= 1 else OnDask(scheduler="threads")
-    return OnDask()
+        return Local() if len(rows.bundles) <= 1 else OnDask(scheduler="threads")
+    return OnDask(keep=keep)
 
 
 def _inside_a_task() -> bool:
@@ -55,13 +56,15 @@ def _inside_a_task() -> bool:
     return True
 
 
-def _active_client() -> Any:
-    from distributed import Client
-
+def _schedule(name: str | None) -> Callable[..., Any]:
+    """What Dask would compute with: get(graph, keys)."""
     try:
-        return Client.current()
-    except ValueError:
-        return None
+        return get_scheduler(scheduler=name) or dask.threaded.get
+    except RuntimeError as error:
+        raise AsynchronousClientError(
+            "the active Dask client is asynchronous, but a fit waits for its answers; use Client(address) without "
+            "asynchronous=True, or run the fit in a thread"
+        ) from error
 
 
 def _itself(value: A) -> A:
@@ -79,42 +82,38 @@ def _kernels(name: str) -> Kernels:
     return {"compiled": compiled, "reference": reference}[name]
 
 
+def _answer(missing: Missing, ops: str, reduction: Reduction[A], held: Held, *given: Any) -> tuple[A, Tally]:
+    return answer_bundle(reduction, held, missing, _kernels(ops), given)
+
+
+def _filled(held: Held, missing: Missing) -> Held:
+    """The bundle with what memory has room for, read before Dask asks for its size."""
+    # Another one: workers remember the tasks that they were sent, and would keep what is in them.
+    filled = Held(held.bundle, held.keep, held.ahead)
+    filled.fill(missing)
+    return filled
+
+
 class OnDask:
     """Dask's own scheduling: threads by default, the active distributed client when there is one."""
 
-    def __init__(self, scheduler: str | None = None, ops: str = "compiled") -> None:
+    def __init__(self, scheduler: str | None = None, ops: str = "compiled", keep: Keep = NOTHING) -> None:
         self.scheduler = scheduler
         self.ops = ops
+        self.shelves = Shelves(keep)
         self.checked: frozenset[str] = frozenset()
+        self._pinned: dict[int, list[Any]] = {}  # futures of bundles, by which ones they are
 
     def run(self, reduction: Reduction[A], rows: Rows) -> tuple[A, Tally]:
-        if self.scheduler is None:
-            self._check_cluster()
-        bundles = rows.bundles()
+        bundles = self.shelves.of(rows)
         if not bundles:
             return reduction.zero(), Tally(0, 0, 0)
-        token = uuid4().hex
-        question = f"daskmix-question-{token}"
-        # A task, not a value: it travels to each worker once, and is done again should that worker be lost.
-        tasks: dict[Any, Any] = {**rows.graph, question: (partial(_itself, reduction),)}
-        answers: list[Any] = []
-        for i, bundle in enumerate(bundles):
-            key = (f"daskmix-read-{token}", i)
-            needs = [name for part in bundle for name in part.needs]
-            tasks[key] = (partial(_read, bundle, rows.missing, self.ops), question, *needs)
-            answers.append(key)
-
-        def merge(keys: Sequence[Any]) -> Any:
-            key = (f"daskmix-merge-{token}", len(tasks))
-            tasks[key] = (_merge, question, *keys)
-            return key
-
-        last = merge_tree(merge, answers)
-        layer = f"daskmix-pass-{token}"
-        graph = HighLevelGraph({layer: tasks}, {layer: set()})
-        options = {} if self.scheduler is None else {"scheduler": self.scheduler}
+        schedule = _schedule(self.scheduler)
+        client = getattr(schedule, "__self__", None)  # a cluster's scheduler is a method of its client
+        if client is not None:
+            self._check_cluster(client)
         try:
-            (result,) = dask.compute(Delayed(last, graph, layer=layer), traverse=False, **options)
+            return self._on_cluster(client, reduction, rows) if client else self._here(schedule, reduction, rows)
         except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
             if isinstance(error, DaskmixError) or not rows.graph:
                 raise
@@ -122,29 +121,61 @@ class OnDask:
             raise BadChunkError(
                 f"a task that X is made of failed: {type(error).__name__}: {error}; compute X alone to see which"
             ) from error
-        return result
 
-    def _check_cluster(self) -> None:
-        client = _active_client()
-        if client is None:
-            return
-        if client.asynchronous:
-            raise AsynchronousClientError(
-                "the active Dask client is asynchronous, but a fit waits for its answers; use Client(address) without "
-                "asynchronous=True, or run the fit in a thread"
-            )
+    def close(self) -> None:
+        self.shelves.clear()
+        for futures in self._pinned.values():
+            for future in futures:
+                future.release()
+        self._pinned = {}
+
+    def _here(self, schedule: Any, reduction: Reduction[A], rows: Rows) -> Any:
+        """By the threads of this process, which holds the bundles itself."""
+        tasks, last = self._graph(reduction, rows, self.shelves.of(rows))
+        with one_blas_thread():
+            return schedule(tasks, last)
+
+    def _on_cluster(self, client: Any, reduction: Reduction[A], rows: Rows) -> Any:
+        """By the workers, which hold the bundles: values of Dask, so that their place and their loss are its affair."""
+        bundles = self.shelves.of(rows)
+        pinned = self._pinned.get(id(bundles))
+        if pinned:
+            held = {future.key: future for future in pinned}
+        else:
+            name = f"daskmix-bundle-{uuid4().hex}"
+            held = {(name, i): (partial(_filled, bundle, rows.missing),) for i, bundle in enumerate(bundles)}
+        tasks, last = self._graph(reduction, rows, list(held))
+        answer, *futures = client.get(tasks | held, [last] if pinned else [last, *held], sync=False)
+        found = answer.result()
+        # Kept as futures from the first pass on; one whose worker was lost is made again by Dask.
+        self._pinned.setdefault(id(bundles), futures)
+        return found
+
+    def _graph(self, reduction: Reduction[A], rows: Rows, bundles: Sequence[Any]) -> tuple[dict[Any, Any], Any]:
+        """A task for each bundle, then a tree of merges; and the key of the last one."""
+        token = uuid4().hex
+        question = f"daskmix-question-{token}"
+        # A task, not a value: it travels to each worker once, and is done again should that worker be lost.
+        tasks: dict[Any, Any] = {**rows.graph, question: (partial(_itself, reduction),)}
+        answer = partial(_answer, rows.missing, self.ops)
+        answers: list[Any] = []
+        for i, (bundle, parts) in enumerate(zip(bundles, rows.bundles, strict=True)):
+            key = (f"daskmix-read-{token}", i)
+            tasks[key] = (answer, question, bundle, *(name for part in parts for name in part.needs))
+            answers.append(key)
+
+        def merge(keys: Sequence[Any]) -> Any:
+            key = (f"daskmix-merge-{token}", len(tasks))
+            tasks[key] = (_merge, question, *keys)
+            return key
+
+        return tasks, merge_tree(merge, answers)
+
+    def _check_cluster(self, client: Any) -> None:
         workers = frozenset(client.scheduler_info(n_workers=-1)["workers"])
         if not self.checked or workers - self.checked:
             check_versions(client)
             self.checked = workers | {"scheduler"}
-
-
-def _read(bundle: Sequence[Part], missing: Missing, ops: str, reduction: Reduction[A], *values: Any) -> tuple[A, Tally]:
-    given, at = [], 0
-    for part in bundle:
-        given.append(values[at : at + len(part.needs)])
-        at += len(part.needs)
-    return answer_bundle(reduction, bundle, missing, _kernels(ops), given)
 
 
 def check_versions(client: Any) -> None:

@@ -13,6 +13,7 @@ import scipy.linalg  # noqa: F401  its BLAS must be loaded before threadpoolctl 
 from threadpoolctl import ThreadpoolController
 
 from daskmix.block import Missing
+from daskmix.engines.keep import NOTHING, Held, Keep
 from daskmix.kernels import Kernels, compiled
 from daskmix.passes import Tally
 from daskmix.reduction import Reduction, merge_in_order, merge_tree
@@ -51,18 +52,17 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def answer_bundle(
-    reduction: Reduction[A], bundle: Sequence[Part], missing: Missing, ops: Kernels, values: Sequence[Sequence[Any]]
+    reduction: Reduction[A], held: Held, missing: Missing, ops: Kernels, given: Sequence[Any] = ()
 ) -> tuple[A, Tally]:
-    """Read each part, clean it, map its tiles and merge: one small answer."""
+    """Read each chunk, clean it, map its tiles and merge: one small answer."""
     rows = max(TILE_STEP, TILE_BYTES // max(reduction.row_bytes(), 1) // TILE_STEP * TILE_STEP)
-    answer, read = reduction.zero(), Tally(0, 0, 0)
+    answer, tally = reduction.zero(), Tally(0, 0, 0)
     with one_blas_thread():
-        for part, given in zip(bundle, values, strict=True):
-            block, nbytes = part.read(given, missing)
+        for block, read in held.blocks(missing, given):
             for tile in block.tiles(rows):
                 answer = reduction.merge(answer, reduction.map(tile, ops))
-            read += Tally(1, len(block.x), nbytes)
-    return answer, read
+            tally += read
+    return answer, tally
 
 
 def merge_answers(reduction: Reduction[A], answers: Sequence[tuple[A, Tally]]) -> tuple[A, Tally]:
@@ -70,18 +70,47 @@ def merge_answers(reduction: Reduction[A], answers: Sequence[tuple[A, Tally]]) -
     return merge_in_order(lambda a, b: (reduction.merge(a[0], b[0]), a[1] + b[1]), answers)
 
 
+class Shelves:
+    """The bundles of all rows that an engine has seen, and what it keeps of them."""
+
+    def __init__(self, keep: Keep) -> None:
+        self.keep = keep
+        self._seen: list[tuple[tuple[Part, ...], list[Held]]] = []
+
+    def of(self, rows: Rows) -> list[Held]:
+        """The bundles of these rows: made once, so that no pass does again what the last one did."""
+        for parts, held in self._seen:
+            if parts is rows.parts:
+                return held
+        keep = self.keep if rows.keep else NOTHING
+        made = [Held(bundle, keep, ahead=not rows.in_memory) for bundle in rows.bundles]
+        self._seen.append((rows.parts, made))
+        return made
+
+    def clear(self) -> None:
+        """Let go of all that is kept, whoever still holds the bundles."""
+        for _, made in self._seen:
+            for held in made:
+                held.drop()
+        self._seen = []
+
+
 class Local:
     """One bundle after the other, in this thread."""
 
-    def __init__(self, ops: Kernels = compiled) -> None:
+    def __init__(self, ops: Kernels = compiled, keep: Keep = NOTHING) -> None:
         self.ops = ops
+        self.shelves = Shelves(keep)
 
     def run(self, reduction: Reduction[A], rows: Rows) -> tuple[A, Tally]:
         answers = []
-        for bundle in rows.bundles():
-            needs: list[Any] = [list(part.needs) for part in bundle]
-            values = dask.get(dict(rows.graph), needs) if rows.graph else needs
-            answers.append(answer_bundle(reduction, bundle, rows.missing, self.ops, values))
+        for held in self.shelves.of(rows):
+            needs = [name for part in held.bundle for name in part.needs]
+            given = dask.get(dict(rows.graph), needs) if needs else ()
+            answers.append(answer_bundle(reduction, held, rows.missing, self.ops, given))
         if not answers:
             return reduction.zero(), Tally(0, 0, 0)
         return merge_tree(partial(merge_answers, reduction), answers)
+
+    def close(self) -> None:
+        self.shelves.clear()

@@ -205,7 +205,8 @@ class Estimator(BaseEstimator):
             vacant(labels_to)  # before any work is lost
         opened = self._opened(X, variables)
         found = self._rows(opened, weight, sample_dims, reset=True)
-        return opened, Fit(found, (self.run or Run()).hooks(self.verbose))
+        run = self.run or Run()
+        return opened, Fit(found, run.hooks(self.verbose), run.keep())
 
     def _remember(self, fit: Fit) -> Self:
         self.history_ = fit.history

@@ -197,13 +197,14 @@ class GaussianMixture(DensityMixin, Estimator):
         self.seed_ = self._draw_seed()
         d = fit.rows.d
         parameters = k + k * d + structure.n_parameters(k, d)
-        summary, sample = fit.survey(k, sample_size(fit.rows, k, parameters), self.seed_)
-        frame = _fitting_frame(summary, structure, fit.rows.dtype)
-        floor = _floor(summary, reg_covar) * frame.scale**2
-        em = EM(frame, fit.rows.dtype, floor, tol, max_iter)
-        start = _Start(self, k, structure, fit, em, summary, sample)
-        models = start.models(n_init)
-        ended = fit.run([em] * len(models), [em.start(model) for model in models], "em", "log-likelihood")
+        with fit:
+            summary, sample = fit.survey(k, sample_size(fit.rows, k, parameters), self.seed_)
+            frame = _fitting_frame(summary, structure, fit.rows.dtype)
+            floor = _floor(summary, reg_covar) * frame.scale**2
+            em = EM(frame, fit.rows.dtype, floor, tol, max_iter)
+            start = _Start(self, k, structure, fit, em, summary, sample)
+            models = start.models(n_init)
+            ended = fit.run([em] * len(models), [em.start(model) for model in models], "em", "log-likelihood")
         self._keep(_best(ended), frame, summary.mass)
         self._warn()
         self._remember(fit)
