@@ -11,6 +11,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from daskmix.arrays import to_host
 from daskmix.block import Array, Missing, Place, clean, table
 from daskmix.engines.local import one_blas_thread
 from daskmix.rows import Labelled, as_rows
@@ -34,7 +35,7 @@ class RowFunction:
     attrs: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self, x: Array, place: Place | None = None) -> Array:
-        """Rows as they were read, (n, d) -> (n,) or (n, width)."""
+        """Rows as they were read, (n, d) -> (n,) or (n, width), on the host wherever the rows live."""
         known = place is not None
         place = place or table(0, len(x), 0)
         x = x if self.columns is None else x[:, list(self.columns)]
@@ -42,9 +43,9 @@ class RowFunction:
         out = np.empty((len(x),) if self.width is None else (len(x), self.width), dtype=self.dtype)
         with one_blas_thread():
             for tile in block.tiles(max(1024, WORKING_BYTES // self.row_bytes)):
-                out[tile.first : tile.first + len(tile.x)] = self.of_rows(tile.x)
+                out[tile.first : tile.first + len(tile.x)] = to_host(self.of_rows(tile.x))
         if block.missing:
-            out[block.w == 0] = self.fill
+            out[to_host(block.w == 0)] = self.fill
         return out
 
     def of_arrays(self, *arrays: Array, axes: int) -> Array:

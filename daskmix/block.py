@@ -1,16 +1,15 @@
 """Some rows at a time: where they stand, what they weigh, and what to do when values are missing."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from daskmix.arrays import Array, alongside, namespace, to_host
 from daskmix.errors import InputError, InputTypeError
-
-Array = Any  # an array of NumPy's interface: numpy.ndarray, or CuPy's
 
 # Rows of unknown number are placed by (partition, offset): 2^40 rows of room for each.
 PARTITION_STRIDE = 1 << 40
@@ -38,11 +37,12 @@ class Place:
 
     def index(self, rows: Array) -> Array:
         """Global index of rows given by their position in this box: (n,)."""
-        if len(self.grid) == 1:
-            return self.origin[0] + rows
-        inside = np.unravel_index(rows, self.shape)
-        moved = [i + o for i, o in zip(inside, self.origin, strict=True)]
-        return np.asarray(np.ravel_multi_index(moved, self.grid), dtype=np.int64)
+        # By hand: CuPy's `unravel_index` would wait for the device to check what it is given.
+        index, stride = rows * 0, 1
+        for origin, size, extent in zip(self.origin[:0:-1], self.shape[:0:-1], self.grid[:0:-1], strict=True):
+            index = index + (rows % size + origin) * stride
+            rows, stride = rows // size, stride * extent
+        return index + (rows + self.origin[0]) * stride
 
 
 def table(start: int, rows: int, total: int) -> Place:
@@ -63,7 +63,7 @@ class Block:
     @property
     def index(self) -> Array:
         """Global index of each row: (n,)."""
-        return self.index_of(np.arange(len(self.x), dtype=np.int64))
+        return self.index_of(namespace(self.x).arange(len(self.x), dtype=np.int64))
 
     def index_of(self, rows: Array) -> Array:
         """Global index of some rows, given by their position in the block: (len(rows),)."""
@@ -71,7 +71,17 @@ class Block:
 
     def weights(self) -> Array:
         """The weight of each row, spelled out: (n,)."""
-        return np.ones(len(self.x)) if self.w is None else self.w
+        return namespace(self.x).ones(len(self.x)) if self.w is None else self.w
+
+    def pick(self, rows: Array) -> tuple[Array, Array]:
+        """Values (m, d) and weights (m,) of the rows at these positions, on the host: the only rows that come there."""
+        rows = alongside(rows, self.x)
+        w = np.ones(len(rows)) if self.w is None else to_host(self.w[rows])
+        return to_host(self.x[rows]), w
+
+    def moved(self, xp: Any) -> "Block":
+        """The same rows as arrays of this namespace."""
+        return replace(self, x=xp.asarray(self.x), w=None if self.w is None else xp.asarray(self.w))
 
     def tiles(self, rows: int) -> Iterator["Block"]:
         """The same rows, at most so many at a time, cut at fixed multiples from the start."""
@@ -110,41 +120,48 @@ def _describe(place: Place, row: int, number: int) -> str:
     return f"row {index} (chunk {number})"
 
 
+def _first(which: Array) -> int:
+    return int(to_host(which.argmax()))
+
+
 def clean_weights(w: Array, place: Place, number: int) -> Array:
     """Weights as float64, refused where they are not finite or negative."""
-    w = np.asarray(w)
+    xp = namespace(w)
+    w = xp.asarray(w)
     # The cosine of a latitude of 90 degrees may come out below zero by a rounding error.
     rounding = float(np.finfo(w.dtype).eps) if w.dtype.kind == "f" else 0.0
     w = w.astype(np.float64)
-    w = np.where((w < 0) & (w >= -rounding), 0.0, w)
-    bad = ~(w >= 0) | np.isinf(w)
-    if bad.any():
-        row = int(np.argmax(bad))
+    w = xp.where((w < 0) & (w >= -rounding), 0.0, w)
+    bad = ~(w >= 0) | xp.isinf(w)
+    if to_host(bad.any()):
+        row = _first(bad)
+        seen = to_host(w[row])
         raise InputError(
-            f"sample_weight of {_describe(place, row, number)} is {w[row]}; weights must be finite and not negative"
+            f"sample_weight of {_describe(place, row, number)} is {seen}; weights must be finite and not negative"
         )
     return w
 
 
 def clean(x: Array, w: Array | None, place: Place, number: int, missing: Missing) -> Block:
     """Rows as they were read -> rows that can be computed on."""
+    xp = namespace(x)
     x = x.astype(working_dtype(x.dtype), copy=False)
     if w is not None:
-        w = clean_weights(w, place, number)
+        w = clean_weights(alongside(w, x), place, number)
     # A sum is finite only if all terms are; the other way round, a false alarm costs one closer look.
-    if missing is Missing.trust or np.isfinite(x.sum()):
+    if missing is Missing.trust or to_host(xp.isfinite(x.sum())):
         return Block(x, w, place)
-    holds_nan = np.isnan(x).any(axis=1)
-    infinite = np.isinf(x).any(axis=1)
-    if infinite.any():
-        where = _describe(place, int(np.argmax(infinite)), number)
+    holds_nan = xp.isnan(x).any(axis=1)
+    infinite = xp.isinf(x).any(axis=1)
+    if to_host(infinite.any()):
+        where = _describe(place, _first(infinite), number)
         raise InputError(f"{where} holds infinity (inf); leave out or replace such values first")
-    if not holds_nan.any():
+    if not to_host(holds_nan.any()):
         return Block(x, w, place)
     if missing is Missing.refuse:
-        where = _describe(place, int(np.argmax(holds_nan)), number)
+        where = _describe(place, _first(holds_nan), number)
         raise InputError(f'{where} holds NaN; pass missing="drop" to leave such rows out')
     # Zero, not NaN: NaN * 0 would spoil the sums.
-    x = np.where(holds_nan[:, None], x.dtype.type(0), x)
-    w = np.where(holds_nan, 0.0, 1.0 if w is None else w)
-    return Block(x, w, place, missing=int(holds_nan.sum()))
+    x = xp.where(holds_nan[:, None], x.dtype.type(0), x)
+    w = xp.where(holds_nan, 0.0, 1.0 if w is None else w)
+    return Block(x, w, place, missing=int(to_host(holds_nan.sum())))

@@ -96,13 +96,14 @@ class Assign(Reduction[Assignment]):
         found = ops.assign(block.x, block.w, self.frame, self.centroids.centres, self.relocatable)
         kept = found.far_distance >= 0
         rows = found.far_row[kept]
+        x, w = block.pick(rows)
         farthest = Farthest(
             self.relocatable,
             found.far_distance[kept],
             block.index_of(rows),
             found.far_cluster[kept],
-            np.ones(len(rows)) if block.w is None else block.w[rows],
-            self.frame.enter(block.x[rows].astype(np.float64)),
+            w,
+            self.frame.enter(x.astype(np.float64)),
         )
         empty = Farthest.none(self.relocatable, self.centroids.centres.shape[1])
         return Assignment(found.mass, found.first, found.cost, empty + farthest)

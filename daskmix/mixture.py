@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from daskmix.arrays import namespace, to_host
 from daskmix.block import Array, Block
 from daskmix.covariance import LOG_2PI, Covariance, Structure
 from daskmix.errors import CollapsedComponentWarning
@@ -199,10 +200,11 @@ class Learn(Reduction[Moments]):
         d = len(self.frame.shift)
         x, share = block.x[:, :d], block.x[:, d:].astype(np.float64)
         if self.labelled:
-            share = (share == np.arange(self.k)).astype(np.float64)
+            share = (share == namespace(share).arange(self.k)).astype(np.float64)
         if block.w is not None:
             share *= block.w[:, None]
-        return Moments(*moments(enter(x, self.frame), share, self.order), 0.0, 0.0, origin=Origin())
+        mass, first, second = map(to_host, moments(enter(x, self.frame), share, self.order))
+        return Moments(mass, first, second, 0.0, 0.0, origin=Origin())
 
     def row_bytes(self) -> int:
         return 8 * (3 * len(self.frame.shift) + 2 * self.k)

@@ -18,6 +18,7 @@ import xarray as xr
 import zarr
 from dask.typing import Key
 
+from daskmix.arrays import alongside, namespace
 from daskmix.block import (
     PARTITION_STRIDE,
     Array,
@@ -112,7 +113,8 @@ def as_rows(arrays: Sequence[Array], axes: int) -> Array:
     flat = [unmasked(array).reshape(prod(array.shape[:axes]), prod(array.shape[axes:])) for array in arrays]
     if len(flat) == 1:
         return flat[0]
-    return np.concatenate(flat, axis=1, dtype=np.result_type(*(working_dtype(a.dtype) for a in flat)))
+    dtype = np.result_type(*(working_dtype(a.dtype) for a in flat))
+    return namespace(flat[0]).concatenate(flat, axis=1, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -214,12 +216,17 @@ class _Assemble:
         left = iter(blocks)
         arrays = [_joined(list(islice(left, prod(grid))), grid, self.axes) for grid in self.grids]
         if self.weighted:
-            return arrays, np.asarray(next(left))
+            return arrays, _as_array(next(left))
         return arrays, None if self.w is None else np.broadcast_to(self.w, arrays[0].shape[: self.axes])
 
 
+def _as_array(block: Any) -> Array:
+    """What a task gave, where it lives."""
+    return block if hasattr(block, "__array_function__") else np.asarray(block)
+
+
 def _joined(blocks: Sequence[Array], grid: tuple[int, ...], axes: int) -> Array:
-    blocks = [unmasked(b) if hasattr(b, "__array_function__") else np.asarray(b) for b in blocks]
+    blocks = [unmasked(_as_array(b)) for b in blocks]
     if len(blocks) == 1:
         return blocks[0]
     nested = np.empty(grid, dtype=object)
@@ -228,7 +235,7 @@ def _joined(blocks: Sequence[Array], grid: tuple[int, ...], axes: int) -> Array:
     for axis in range(len(grid) - 1, -1, -1):
         joined = np.empty(nested.shape[:axis], dtype=object)
         for where in np.ndindex(joined.shape):
-            joined[where] = np.concatenate(list(nested[where]), axis=axes + axis)
+            joined[where] = namespace(nested[where][0]).concatenate(list(nested[where]), axis=axes + axis)
         nested = joined
     return nested[()]
 
@@ -591,4 +598,4 @@ class _Beside:
     def __call__(self, *values: Any) -> tuple[list[Array], Array | None]:
         arrays, w = self.load(*values)
         own = self.columns[self.place.index(np.arange(self.place.rows))]
-        return [*arrays, own.reshape(*self.place.shape, -1)], w
+        return [*arrays, alongside(own.reshape(*self.place.shape, -1), arrays[0])], w

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from daskmix.arrays import namespace, to_host
 from daskmix.block import Array, Block
 from daskmix.kernels import Frame, Kernels
 from daskmix.reduction import Reduction, Sums
@@ -66,9 +67,14 @@ def _no_sample(d: int, dtype: np.dtype) -> Sample:
     return Sample(np.empty((0, d), dtype), np.empty(0), np.empty(0, np.int64), np.empty(0))
 
 
-def _chosen(block: Block, rank: Array, keep: Array) -> Sample:
-    rows = np.flatnonzero(keep)
-    return Sample(block.x[rows], block.weights()[rows], block.index[rows], rank[rows])
+def _chosen(block: Block, rank: Array, keep: Array, size: int) -> Sample:
+    """The `size` rows of smallest rank among those to keep, and no others, on the host."""
+    xp = namespace(rank)
+    rows = xp.flatnonzero(keep)
+    if len(rows) > size:
+        # The global index grows with the position, so of equal ranks the lower index stays, as in `Sample.best`.
+        rows = xp.sort(rows[xp.argsort(rank[rows], kind="stable")[:size]])
+    return Sample(*block.pick(rows), to_host(block.index_of(rows)), to_host(rank[rows]))
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class UniformSample(Reduction[Sample]):
         keep = rank <= self.likely
         if block.w is not None:
             keep &= block.w > 0
-        return _chosen(block, rank, keep).best(self.size)
+        return _chosen(block, rank, keep, self.size)
 
     def merge(self, a: Sample, b: Sample) -> Sample:
         return a.followed_by(b).best(self.size)
@@ -121,8 +127,8 @@ class FarSample(Reduction[Sample]):
     def map(self, block: Block, ops: Kernels) -> Sample:
         chance = ops.distance(block.x, self.frame, self.centres) * block.weights()
         with np.errstate(divide="ignore"):
-            rank = -np.log(uniform(self.seed, block.index)) / chance
-        return _chosen(block, rank, chance > 0).best(self.size)
+            rank = -namespace(chance).log(uniform(self.seed, block.index)) / chance
+        return _chosen(block, rank, chance > 0, self.size)
 
     def merge(self, a: Sample, b: Sample) -> Sample:
         return a.followed_by(b).best(self.size)
@@ -183,14 +189,17 @@ class Summarise(Reduction[Summary]):
         if len(x) == 0:
             zero = self.zero()
             return Summary(0, block.missing, 0.0, zero.mean, zero.scatter, zero.low, zero.high)
-        mass = float(len(x)) if w is None else float(w.sum())
+        xp = namespace(x)
+        mass = xp.asarray(float(len(x))) if w is None else w.sum()
         # About a row of the block, in float64: an offset costs no digits.
         pivot = x[0].astype(np.float64)
         away = x - pivot
         shift = away.mean(axis=0) if w is None else w @ away / mass
-        square = np.einsum("nd,nd->d", away, away) if w is None else np.einsum("n,nd,nd->d", w, away, away)
-        scatter = np.maximum(square - mass * shift**2, 0.0)
-        return Summary(len(x), block.missing, mass, pivot + shift, scatter, x.min(axis=0), x.max(axis=0))
+        square = xp.einsum("nd,nd->d", away, away) if w is None else xp.einsum("n,nd,nd->d", w, away, away)
+        scatter = xp.maximum(square - mass * shift**2, 0.0)
+        found = mass, pivot + shift, scatter, x.min(axis=0), x.max(axis=0)
+        total, mean, scatter, low, high = map(to_host, found)
+        return Summary(len(x), block.missing, float(total), mean, scatter, low, high)
 
     def row_bytes(self) -> int:
         return 24 * self.d

@@ -553,7 +553,7 @@ def _joint(model: Mixture, x: Array) -> Array:
 
 
 def _labels(model: Mixture, x: Array) -> Array:
-    return np.argmax(_joint(model, x), axis=1)
+    return _joint(model, x).argmax(axis=1)
 
 
 def _responsibilities(model: Mixture, x: Array) -> Array:

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from daskmix.algorithms.base import Algorithm, Chain, Outcome
 from daskmix.algorithms.lloyd import Lloyd, LloydState
 from daskmix.algorithms.seeding import ParallelSeeding, plus_plus, random_rows
+from daskmix.arrays import alongside, namespace
 from daskmix.block import Array
 from daskmix.centroids import Assign, Centroids
 from daskmix.errors import EmptyClusterWarning, InputError
@@ -365,7 +366,8 @@ def _labels(centres: Array, x: Array) -> Array:
 
 
 def _distances(centres: Array, x: Array) -> Array:
-    out = np.empty((len(x), len(centres)))
-    for j, centre in enumerate(centres):
-        out[:, j] = np.sqrt(((x - centre) ** 2).sum(axis=1))
+    xp, centres = namespace(x), alongside(centres, x)
+    out = xp.empty((len(x), len(centres)))
+    for j in range(len(centres)):
+        out[:, j] = xp.sqrt(((x - centres[j]) ** 2).sum(axis=1))
     return out
