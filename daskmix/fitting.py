@@ -11,6 +11,7 @@ import numpy as np
 
 from daskmix.algorithms.base import Algorithm, Once
 from daskmix.block import Array, Missing
+from daskmix.device import GpuEngine
 from daskmix.engines.dask import engine_for
 from daskmix.engines.keep import NOTHING, Keep
 from daskmix.errors import InputError, ScratchFullWarning
@@ -36,10 +37,12 @@ class Fit:
     rows: Rows
     hooks: tuple[Callback, ...] = ()
     keep: Keep = NOTHING  # where decoded chunks may stay
+    device: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.engine = engine_for(self.rows, self.keep)
+        engine = engine_for(self.rows, self.keep)
+        self.engine = GpuEngine(engine) if self.device == "cuda" else engine
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +112,7 @@ class Fit:
                 "refused": done.read.refused,
             }
             if not self.history:
-                record["fingerprint"] = fingerprint()
+                record["fingerprint"] = fingerprint() | ({} if self.device is None else {"device": self.device})
             self.history.append(record)
             for hook in self.hooks:
                 hook(record)

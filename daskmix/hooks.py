@@ -19,6 +19,7 @@ from daskmix.errors import InputError
 
 PROGRESS = ("auto", "terminal", "log", False)
 CACHES = ("auto", "memory", "disk", "off")
+DEVICES = ("cuda", None)
 
 Record = Mapping[str, Any]
 Callback = Callable[[Record], None]
@@ -26,7 +27,7 @@ Callback = Callable[[Record], None]
 
 @dataclass(frozen=True)
 class Run:
-    """How a fit runs; never changes its result.
+    """How a fit runs; never changes its result, but for the rounding of another `device`.
 
     Parameters
     ----------
@@ -46,6 +47,11 @@ class Run:
         estimator's `verbose` is set.
     callbacks : tuple of callables
         Each is called after every pass with its record, a mapping (see `history_`).
+    device : "cuda" or None
+        Where the passes of a fit compute. None is where the rows are: on the CPU, or on the GPU if the chunks of X are
+        CuPy arrays. "cuda" moves each tile of rows to the GPU of the worker that reads it, with CuPy. This is the one
+        exception to "never changes the result": a GPU sums in another order, so results agree with the CPU's to
+        rounding, not to the bit. `predict` and `score` compute where the rows are.
     """
 
     cache: Literal["auto", "memory", "disk", "off"] = "auto"
@@ -53,6 +59,7 @@ class Run:
     scratch: str | os.PathLike[str] | None = None
     progress: Literal["auto", "terminal", "log", False] = "auto"
     callbacks: tuple[Callback, ...] = ()
+    device: Literal["cuda"] | None = None
 
     def __post_init__(self) -> None:
         if self.cache not in CACHES:
@@ -64,6 +71,11 @@ class Run:
             raise InputError(f"scratch={os.fspath(self.scratch)!r} is no folder on this machine; make it first")
         if self.progress not in PROGRESS:
             raise InputError(f"progress={self.progress!r} is not one of {', '.join(map(repr, PROGRESS))}")
+        if self.device not in DEVICES:
+            raise InputError(
+                f'device={self.device!r} is not one of "cuda", None; pass "cuda" for a GPU, or leave it out to compute '
+                "where the rows are"
+            )
 
     def keep(self) -> Keep:
         """What the engine may keep."""

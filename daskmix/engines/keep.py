@@ -181,8 +181,8 @@ class _Shelf:
         self.full: set[str] = set()  # fits whose scratch failed
 
     def put(self, block: Block, raw: Raw, keep: Keep) -> tuple[_Kept | None, int]:
-        """The chunk, kept, or None where there is no room; and 1 where scratch failed."""
-        if not (keep.memory or keep.disk):
+        """The chunk, kept, or None where there is no room (or it lives on a device); and 1 where scratch failed."""
+        if not (keep.memory or keep.disk) or not isinstance(block.x, np.ndarray):
             return None, 0
         x, w = narrowed(block.x, raw.x.dtype), block.w
         nbytes = x.nbytes + (0 if w is None else w.nbytes)

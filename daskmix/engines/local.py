@@ -13,6 +13,7 @@ import scipy.linalg  # noqa: F401  its BLAS must be loaded before threadpoolctl 
 from threadpoolctl import ThreadpoolController
 
 from daskmix.block import Missing
+from daskmix.device import suited
 from daskmix.engines.keep import NOTHING, Held, Keep
 from daskmix.kernels import Kernels, compiled
 from daskmix.passes import Tally
@@ -60,7 +61,7 @@ def answer_bundle(
     with one_blas_thread():
         for block, read in held.blocks(missing, given):
             for tile in block.tiles(rows):
-                answer = reduction.merge(answer, reduction.map(tile, ops))
+                answer = reduction.merge(answer, reduction.map(tile, suited(ops, tile)))
             tally += read
     return answer, tally
 

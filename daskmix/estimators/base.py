@@ -206,7 +206,7 @@ class Estimator(BaseEstimator):
         opened = self._opened(X, variables)
         found = self._rows(opened, weight, sample_dims, reset=True)
         run = self.run or Run()
-        return opened, Fit(found, run.hooks(self.verbose), run.keep())
+        return opened, Fit(found, run.hooks(self.verbose), run.keep(), run.device)
 
     def _remember(self, fit: Fit) -> Self:
         self.history_ = fit.history
