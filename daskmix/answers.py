@@ -14,7 +14,8 @@ import xarray as xr
 from daskmix.arrays import to_host
 from daskmix.block import Array, Missing, Place, clean, table
 from daskmix.engines.local import one_blas_thread
-from daskmix.rows import Labelled, as_rows
+from daskmix.rows import as_rows
+from daskmix.sources.labelled import Labelled
 
 WORKING_BYTES = 16 << 20
 

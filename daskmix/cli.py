@@ -251,7 +251,7 @@ def _estimator(kind: str, k: int, quiet: bool, options: Mapping[str, Any]) -> An
 
 def _opened(source: str, variables: Sequence[str], weights: str | None = None) -> tuple[Any, Any]:
     """Rows and weights of a store, lazily; refused where writing the store was interrupted."""
-    from daskmix.rows import open_path
+    from daskmix.sources.zarr import open_path
     from daskmix.store import refuse_incomplete
 
     refuse_incomplete(source)
@@ -380,7 +380,7 @@ def predict(
 
 def _variables_of(model: Any, source: str) -> list[str]:
     """The variables that a model was fitted on, where the store has all of them; else none in particular."""
-    from daskmix.rows import open_path
+    from daskmix.sources.zarr import open_path
 
     names = [str(name) for name in getattr(model, "feature_names_in_", ())]
     return names if set(names) <= set(getattr(open_path(source), "data_vars", ())) else []

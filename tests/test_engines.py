@@ -21,8 +21,9 @@ from daskmix.engines.dask import OnDask, engine_for
 from daskmix.engines.keep import NOTHING
 from daskmix.engines.local import Local, one_blas_thread
 from daskmix.errors import AsynchronousClientError, BadChunkError, InputError, VersionMismatchError
-from daskmix.rows import open_path, rows_from_dask_array
 from daskmix.sampling import Summarise
+from daskmix.sources.dask import rows_from_dask_array
+from daskmix.sources.zarr import open_path
 
 N, D = 60_000, 4
 

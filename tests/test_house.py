@@ -15,9 +15,10 @@ HOUSE = Path(daskmix.__file__).parent
 ORDER = [
     "errors", "arrays", "block", "reduction", "kernels", "kernels.reference", "kernels.compiled", "device",
     "covariance", "centroids", "mixture", "sampling", "algorithms", "algorithms.base", "algorithms.seeding",
-    "algorithms.lloyd", "algorithms.em", "passes", "rows", "device", "engines", "engines.keep", "engines.local",
-    "engines.dask", "hooks", "answers", "fitting", "store", "estimators.base", "estimators.kmeans",
-    "estimators.gaussian_mixture", "estimators", "plot", "demo", "cli", "testing",
+    "algorithms.lloyd", "algorithms.em", "passes", "rows", "sources", "sources.dask", "sources.labelled",
+    "sources.zarr", "engines", "engines.keep", "engines.local", "engines.dask", "hooks", "answers", "fitting", "store",
+    "estimators.base", "estimators.kmeans", "estimators.gaussian_mixture", "estimators", "plot", "demo", "cli",
+    "testing",
 ]  # fmt: skip
 ABOVE_ROWS = ORDER[: ORDER.index("rows")]
 NOT_ABOVE_ROWS = {"dask", "distributed", "zarr", "xarray", "sklearn", "pandas", "matplotlib"}

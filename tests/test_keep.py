@@ -21,7 +21,7 @@ from daskmix.block import Missing
 from daskmix.engines import keep
 from daskmix.engines.keep import Held, Keep, filesystem, keep_for, narrowed, scratch_folder
 from daskmix.errors import InputError
-from daskmix.rows import rows_from_dask_array
+from daskmix.sources.dask import rows_from_dask_array
 
 ROWS, D, CHUNKS = 500, 4, 24
 CHUNK_BYTES = ROWS * D * 8

@@ -19,11 +19,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskmix import answers, rows
 from daskmix.answers import RowFunction
-from daskmix.block import Array, Missing, unmasked
-from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError
+from daskmix.block import Array, Missing, unmasked, working_dtype
+from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError, VariableNotFoundError
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
-from daskmix.rows import Labelled, Rows
+from daskmix.rows import Rows
+from daskmix.sources.dask import is_dask_frame, rows_from_dask_array
+from daskmix.sources.labelled import Labelled, rows_from_labelled, take_apart
+from daskmix.sources.zarr import from_zarr_array, is_path, open_path
 from daskmix.store import save_model, vacant
 
 LEFT_OUT = -2  # the label of rows that were left out; -1 is for noise
@@ -43,37 +46,37 @@ class Estimator(BaseEstimator):
 
     def _opened(self, X: Source, variables: Sequence[str] | None) -> Source:
         """Paths, URLs and Zarr arrays as the lazy objects that they name."""
-        if rows.is_path(X):
-            return rows.open_path(X, [variables] if isinstance(variables, str) else variables)
+        if is_path(X):
+            return open_path(X, [variables] if isinstance(variables, str) else variables)
         if variables is not None:
             if not isinstance(X, xr.Dataset):
                 raise InputError("variables= names variables of a store or Dataset; X is neither")
             absent = [v for v in variables if v not in X]
             if absent:
-                raise rows.VariableNotFoundError(f"X has no variable {absent[0]!r}; it has {', '.join(map(str, X))}")
+                raise VariableNotFoundError(f"X has no variable {absent[0]!r}; it has {', '.join(map(str, X))}")
             return X[list(variables)]
         if isinstance(X, zarr.Group):
             raise InputTypeError(
                 "X is a Zarr group; pass its path, or xarray.open_zarr(...) of it, or one of its arrays"
             )
-        return rows.from_zarr_array(X) if isinstance(X, zarr.Array) else X
+        return from_zarr_array(X) if isinstance(X, zarr.Array) else X
 
     def _rows(self, X: Source, weight: Any, sample_dims: Any, reset: bool) -> Rows:
         """Rows of anything that `_opened` returns, checked against the fit's features unless they are new."""
         missing = Missing(self._option("missing", ("raise", "drop")))
         if isinstance(X, xr.Dataset | xr.DataArray):
-            parts = rows.take_apart(X, sample_dims)
-            found = rows.rows_from_labelled(parts, weight, missing)
+            parts = take_apart(X, sample_dims)
+            found = rows_from_labelled(parts, weight, missing)
             return found.with_columns(self._features(parts.names, parts.units, reset))
         if sample_dims is not None:
             raise InputError(
                 f"sample_dims={sample_dims!r} names dims of an xarray object, but X is a {type(X).__name__}"
             )
-        if rows.is_dask_frame(X):
-            found = rows.rows_from_dask_array(X.to_dask_array(), weight, missing)
+        if is_dask_frame(X):
+            found = rows_from_dask_array(X.to_dask_array(), weight, missing)
             return found.with_columns(self._features(tuple(map(str, X.columns)), None, reset))
         if isinstance(X, da.Array):
-            found = rows.rows_from_dask_array(X, weight, missing)
+            found = rows_from_dask_array(X, weight, missing)
             self._count_features(found.d, reset)
             return found
         x = self._in_memory(X, reset)
@@ -92,7 +95,7 @@ class Estimator(BaseEstimator):
             raise kind(str(error)) from error
         except TypeError as error:
             raise InputTypeError(str(error)) from error
-        rows.working_dtype(x.dtype)
+        working_dtype(x.dtype)
         if reset:
             self.__dict__.pop("feature_units_", None)  # scikit-learn knows of names only
         return x
@@ -144,18 +147,18 @@ class Estimator(BaseEstimator):
         check_is_fitted(self)
         X = self._opened(X, variables)
         if isinstance(X, xr.Dataset | xr.DataArray):
-            parts: Labelled = rows.take_apart(X, sample_dims)
+            parts: Labelled = take_apart(X, sample_dims)
             for variable in parts.variables:
-                rows.working_dtype(variable.dtype)
+                working_dtype(variable.dtype)
             columns = self._features(parts.names, parts.units, reset=False)
             return answers.of_labelled(_for_labelled(function, columns), parts)
-        if rows.is_dask_frame(X):
+        if is_dask_frame(X):
             columns = self._features(tuple(map(str, X.columns)), None, reset=False)
             return answers.of_dask_frame(replace(function, columns=columns), X)
         if isinstance(X, da.Array):
             if X.ndim < 2:
                 raise InputError(f"Expected 2D array, got {X.ndim}D array instead: Reshape your data, e.g. X[:, None]")
-            rows.working_dtype(X.dtype)
+            working_dtype(X.dtype)
             self._count_features(X.shape[-1], reset=False)
             return answers.of_dask_array(function, X)
         return answers.of_memory(function, self._in_memory(X, reset=False))

@@ -1,0 +1,1 @@
+"""What users have: Dask arrays, xarray objects and Zarr stores, as rows."""
