@@ -251,18 +251,18 @@ def _estimator(kind: str, k: int, quiet: bool, options: Mapping[str, Any]) -> An
 
 def _opened(source: str, variables: Sequence[str], weights: str | None = None) -> tuple[Any, Any]:
     """Rows and weights of a store, lazily; refused where writing the store was interrupted."""
-    from daskmix.sources.zarr import open_path
+    from daskmix.sources.zarr import Stored, open_path
     from daskmix.store import refuse_incomplete
 
     refuse_incomplete(source)
     X: Any = open_path(source, list(variables) or None)
     if weights is None:
         return X, None
-    weight = open_path(source, [weights])
+    weight = open_path(source, [weights]).lazy
     if variables:
         return X, weight
-    X = X.drop_vars(weights)
-    if not X.data_vars:
+    X = Stored(X.lazy.drop_vars(weights), X.bare.drop_vars(weights))
+    if not X.lazy.data_vars:
         raise VariableNotFoundError(f"{source} has no variable beside the weights {weights!r}; nothing is left to fit")
     return X, weight
 
@@ -383,7 +383,7 @@ def _variables_of(model: Any, source: str) -> list[str]:
     from daskmix.sources.zarr import open_path
 
     names = [str(name) for name in getattr(model, "feature_names_in_", ())]
-    return names if set(names) <= set(getattr(open_path(source), "data_vars", ())) else []
+    return names if set(names) <= set(getattr(open_path(source).lazy, "data_vars", ())) else []
 
 
 def _together(answers: Mapping[str, Any]) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
+from itertools import product as cartesian
 from math import prod
 from typing import Any
 
@@ -84,6 +86,16 @@ class Part:
 def _placed(number: int, arrays: list[Array]) -> Place:
     """Where the rows of a partition stand, when only the partition's number is known."""
     return Place((number * PARTITION_STRIDE,), (len(arrays[0]),), (0,))
+
+
+def places(chunks: Sequence[Sequence[int]]) -> Iterator[tuple[tuple[int, ...], Place]]:
+    """Every box of a grid that is cut so along its axes, in C order: its position in the grid, and its place."""
+    extent = tuple(sum(axis) for axis in chunks)
+    boxes = [list(enumerate(zip(accumulate(axis, initial=0), axis, strict=False))) for axis in chunks]
+    for found in cartesian(*boxes):
+        where, spans = zip(*found, strict=True)
+        origin, shape = zip(*spans, strict=True)
+        yield where, Place(origin, shape, extent)
 
 
 def as_rows(arrays: Sequence[Array], axes: int) -> Array:

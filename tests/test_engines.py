@@ -162,7 +162,7 @@ def test_labels_cost_nothing_before_they_are_asked_for():
 
 
 def test_bundles_follow_from_the_data_alone(store):
-    rows = rows_from_dask_array(open_path(store), None, Missing.refuse)
+    rows = rows_from_dask_array(open_path(store).lazy, None, Missing.refuse)
     sizes = [len(bundle) for bundle in rows.bundles]
     assert sum(sizes) == 60
     assert max(sizes) == 6
@@ -200,7 +200,7 @@ def test_other_versions_on_the_workers_are_named_with_the_remedy(store, monkeypa
 def test_versions_are_asked_again_when_a_worker_joins(store, monkeypatch):
     asked = []
     monkeypatch.setattr(dask_engine, "check_versions", lambda client: asked.append(1))
-    rows = rows_from_dask_array(open_path(store), None, Missing.refuse)
+    rows = rows_from_dask_array(open_path(store).lazy, None, Missing.refuse)
     with cluster(1) as processes, Client(processes) as client:
         engine = OnDask()
         for _ in range(2):
@@ -233,7 +233,7 @@ def test_a_grid_search_on_a_cluster_comes_to_an_end(store):
 
 def test_a_fit_inside_a_task_does_its_own_work(store):
     def inside():
-        return type(engine_for(rows_from_dask_array(open_path(store), None, Missing.refuse))).__name__, KMeans(
+        return type(engine_for(rows_from_dask_array(open_path(store).lazy, None, Missing.refuse))).__name__, KMeans(
             2, random_state=0
         ).fit(store).inertia_
 

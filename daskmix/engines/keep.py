@@ -81,7 +81,9 @@ class Held:
                 continue
             raw = next(fresh)
             block = clean(raw.x, raw.w, raw.place, part.number, missing)
-            self._kept[i], refused = _shelf.put(block, raw, self.keep)
+            kept, refused = _shelf.put(block, raw, self.keep)
+            if self.keep is not NOTHING:  # it may have been dropped meanwhile
+                self._kept[i] = kept
             yield block, Tally(1, len(block.x), raw.nbytes, decoded=raw.nbytes, refused=refused)
 
     def fill(self, missing: Missing) -> None:
@@ -93,7 +95,8 @@ class Held:
             self._filled = {i for i, kept in enumerate(self._kept) if kept is not None}
 
     def drop(self) -> None:
-        """Let go of what is kept."""
+        """Let go of what is kept, and keep no more."""
+        self.keep = NOTHING
         self._kept = [None] * len(self.bundle)
 
     def _fresh(self, given: Sequence[Any]) -> Iterator[Raw]:

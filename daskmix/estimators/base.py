@@ -26,7 +26,14 @@ from daskmix.hooks import Run
 from daskmix.rows import Rows
 from daskmix.sources.dask import is_dask_frame, rows_from_dask_array
 from daskmix.sources.labelled import Labelled, rows_from_labelled, take_apart
-from daskmix.sources.zarr import from_zarr_array, is_path, open_path
+from daskmix.sources.zarr import (
+    Stored,
+    is_path,
+    of_array,
+    open_path,
+    rows_from_stored_array,
+    rows_from_stored_variables,
+)
 from daskmix.store import save_model, vacant
 
 LEFT_OUT = -2  # the label of rows that were left out; -1 is for noise
@@ -59,24 +66,28 @@ class Estimator(BaseEstimator):
             raise InputTypeError(
                 "X is a Zarr group; pass its path, or xarray.open_zarr(...) of it, or one of its arrays"
             )
-        return from_zarr_array(X) if isinstance(X, zarr.Array) else X
+        return of_array(X) if isinstance(X, zarr.Array) else X
 
     def _rows(self, X: Source, weight: Any, sample_dims: Any, reset: bool) -> Rows:
         """Rows of anything that `_opened` returns, checked against the fit's features unless they are new."""
         missing = Missing(self._option("missing", ("raise", "drop")))
-        if isinstance(X, xr.Dataset | xr.DataArray):
-            parts = take_apart(X, sample_dims)
-            found = rows_from_labelled(parts, weight, missing)
+        lazy = X.lazy if isinstance(X, Stored) else X
+        if isinstance(lazy, xr.Dataset | xr.DataArray):
+            parts = take_apart(lazy, sample_dims)
+            if isinstance(X, Stored):
+                found = rows_from_stored_variables(X, parts, weight, missing)
+            else:
+                found = rows_from_labelled(parts, weight, missing)
             return found.with_columns(self._features(parts.names, parts.units, reset))
         if sample_dims is not None:
             raise InputError(
-                f"sample_dims={sample_dims!r} names dims of an xarray object, but X is a {type(X).__name__}"
+                f"sample_dims={sample_dims!r} names dims of an xarray object, but X is a {type(lazy).__name__}"
             )
         if is_dask_frame(X):
             found = rows_from_dask_array(X.to_dask_array(), weight, missing)
             return found.with_columns(self._features(tuple(map(str, X.columns)), None, reset))
-        if isinstance(X, da.Array):
-            found = rows_from_dask_array(X, weight, missing)
+        if isinstance(lazy, da.Array):
+            found = (rows_from_stored_array if isinstance(X, Stored) else rows_from_dask_array)(X, weight, missing)
             self._count_features(found.d, reset)
             return found
         x = self._in_memory(X, reset)
@@ -146,6 +157,7 @@ class Estimator(BaseEstimator):
         """A value per row, in the type of X."""
         check_is_fitted(self)
         X = self._opened(X, variables)
+        X = X.lazy if isinstance(X, Stored) else X
         if isinstance(X, xr.Dataset | xr.DataArray):
             parts: Labelled = take_apart(X, sample_dims)
             for variable in parts.variables:

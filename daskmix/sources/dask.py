@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from itertools import product as cartesian
 from math import prod
 from typing import Any
 
@@ -17,7 +16,7 @@ from dask.typing import Key
 from daskmix.arrays import namespace
 from daskmix.block import PARTITION_STRIDE, Array, Missing, Place, unmasked, working_dtype
 from daskmix.errors import InputError, InputTypeError
-from daskmix.rows import Part, Rows, box, in_memory_weights
+from daskmix.rows import Part, Rows, box, in_memory_weights, places
 
 
 def is_dask_frame(x: Any) -> bool:
@@ -26,6 +25,11 @@ def is_dask_frame(x: Any) -> bool:
 
 def rows_from_dask_array(x: da.Array, weight: Any, missing: Missing) -> Rows:
     """Rows of a Dask array: the last axis holds the features, all others are sampled."""
+    return from_dask([x], x.ndim - 1, checked_weight(x, weight), missing)
+
+
+def checked_weight(x: da.Array, weight: Any) -> da.Array | Array | None:
+    """A weight for each row of a Dask array, chunked like the rows or in memory; refused where it does not fit."""
     if x.ndim < 2:
         raise InputError(
             f"Expected 2D array, got {x.ndim}D array instead: Reshape your data, e.g. X[:, None] if every value is a "
@@ -55,7 +59,7 @@ def rows_from_dask_array(x: da.Array, weight: Any, missing: Missing) -> Rows:
             )
         if weight.shape != x.shape[:-1]:
             raise InputError(f"sample_weight has shape {weight.shape} but X has {x.shape[:-1]} rows")
-    return from_dask([x], x.ndim - 1, weight, missing)
+    return weight
 
 
 @dataclass(frozen=True)
@@ -119,20 +123,13 @@ def from_dask(
         graph |= _graph(collection)
     chunks = arrays[0].chunks[:axes]
     known = not any(np.isnan(c) for axis in chunks for c in axis)
-    extent = tuple(int(sum(axis)) for axis in chunks) if known else (0,)
     d = sum(prod(a.shape[axes:]) for a in arrays)
     row_bytes = sum(a.dtype.itemsize * prod(a.shape[axes:]) for a in arrays)
     grids = tuple(tuple(len(c) for c in a.chunks[axes:]) for a in arrays)
-    starts = [np.concatenate([[0], np.cumsum(axis)]) for axis in chunks]
     parts = []
-    for number, where in enumerate(cartesian(*(range(len(axis)) for axis in chunks))):
-        place, nbytes = Place((number * PARTITION_STRIDE,), (0,), (0,)), None
-        if known:
-            origin = tuple(int(axis[i]) for axis, i in zip(starts, where, strict=True))
-            place = Place(origin, tuple(int(axis[i]) for axis, i in zip(chunks, where, strict=True)), extent)
-            nbytes = place.rows * row_bytes
-            if place.rows == 0:
-                continue
+    for number, (where, place) in enumerate(places(chunks) if known else _unknown(len(chunks[0]))):
+        if known and place.rows == 0:
+            continue
         names = [
             (array.name, *where, *inner)
             for array, grid in zip(arrays, grids, strict=True)
@@ -143,9 +140,16 @@ def from_dask(
             names.append((collections[-1].name, *where))
         elif weight is not None:
             w = box(weight, place)
-        parts.append(Part(number, place, d, _Assemble(grids, axes, w, weighted), tuple(names), nbytes, source))
-    total = prod(extent) if known else None
+        load, nbytes = _Assemble(grids, axes, w, weighted), place.rows * row_bytes if known else None
+        parts.append(Part(number, place, d, load, tuple(names), nbytes, source))
+    total = sum(part.place.rows for part in parts) if known else None
     return _self_contained(Rows(tuple(parts), d, dtype, total, missing, in_memory=False, graph=graph))
+
+
+def _unknown(partitions: int) -> Iterator[tuple[tuple[int, ...], Place]]:
+    """Places of partitions whose lengths are not known."""
+    for number in range(partitions):
+        yield (number,), Place((number * PARTITION_STRIDE,), (0,), (0,))
 
 
 def _graph(collection: Any) -> dict[Key, Any]:

@@ -27,6 +27,12 @@ class Labelled:
     units: tuple[str | None, ...] | None
 
     @property
+    def label(self) -> str:
+        """Whose chunks these are, for the messages of errors."""
+        names = ", ".join(str(v.name) for v in self.variables if v.name is not None)
+        return f" of {names}" if names else ""
+
+    @property
     def lazy(self) -> bool:
         return any(v.chunks is not None for v in self.variables)
 
@@ -94,14 +100,13 @@ def _feature_names(variable: xr.DataArray, sample_dims: Sequence[Hashable], alon
 def rows_from_labelled(parts: Labelled, weight: Any, missing: Missing) -> Rows:
     """Rows of xarray variables, lazily where they are lazy."""
     axes = len(parts.sample_dims)
-    weight = _labelled_weight(weight, parts)
+    weight = labelled_weight(weight, parts)
     if not parts.lazy:
         return from_memory([v.values for v in parts.variables], axes, weight, missing)
-    label = ", ".join(str(v.name) for v in parts.variables if v.name is not None)
-    return from_dask([v.data for v in parts.variables], axes, weight, missing, f" of {label}" if label else "")
+    return from_dask([v.data for v in parts.variables], axes, weight, missing, parts.label)
 
 
-def _labelled_weight(weight: Any, parts: Labelled) -> da.Array | Array | None:
+def labelled_weight(weight: Any, parts: Labelled) -> da.Array | Array | None:
     """Weights with one axis per sampled dim, of length one where they do not depend on it; lazy ones spelled out."""
     if weight is None:
         return None

@@ -1,24 +1,44 @@
-"""Zarr stores, by path, URL or array."""
+"""Zarr stores, by path, URL or array: read region by region, each a whole chunk or shard."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import dask.array as da
+import numpy as np
 import xarray as xr
 import zarr
 
+from daskmix.block import Array, Missing, working_dtype
 from daskmix.errors import InputTypeError, StoreNotFoundError, VariableNotFoundError
+from daskmix.rows import Part, Rows, box, places
+from daskmix.sources.dask import checked_weight, from_dask
+from daskmix.sources.labelled import Labelled, labelled_weight, rows_from_labelled
+
+Region = tuple[slice, ...]  # of the sampled axes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A Zarr array, or variables of a group: lazy as Dask shows them, and bare, to be read without a graph.
+
+    A graph of 100,000 chunks takes Dask seconds to build; to know where 100,000 chunks are takes none.
+    """
+
+    lazy: Any  # xr.Dataset, xr.DataArray or da.Array
+    bare: Any  # xr.Dataset, xr.DataArray (neither of them Dask's) or zarr.Array
 
 
 def is_path(x: Any) -> bool:
     return isinstance(x, str | os.PathLike)
 
 
-def open_path(path: Any, variables: Sequence[str] | None = None) -> xr.Dataset | xr.DataArray | da.Array:
-    """A path or URL of a Zarr store, as `xarray.open_zarr` shows a group; a bare array as a Dask array.
+def open_path(path: Any, variables: Sequence[str] | None = None) -> Stored:
+    """A path or URL of a Zarr store: a group as `xarray.open_zarr` shows it, or a bare array.
 
     Raises
     ------
@@ -39,28 +59,105 @@ def open_path(path: Any, variables: Sequence[str] | None = None) -> xr.Dataset |
     if isinstance(node, zarr.Array):
         if variables:
             raise VariableNotFoundError(f"{name} is an array, not a group: it has no variable {variables[0]!r}")
-        return from_zarr_array(node)
+        return of_array(node)
     consolidated = False if node.metadata.consolidated_metadata is None else None
-    dataset = xr.open_zarr(name, consolidated=consolidated, chunks={})
-    shards: dict[Hashable, int] = {}
-    for variable in dataset.values():
-        shards |= dict(zip(variable.dims, variable.encoding.get("shards") or (), strict=False))
-    if shards:
-        # xarray takes the chunks inside; a shard is what one request can fetch.
-        dataset = xr.open_zarr(name, consolidated=consolidated, chunks=shards)
-    if not dataset.data_vars:
+    bare = xr.open_zarr(name, consolidated=consolidated, chunks=None)
+    if not bare.data_vars:
         raise VariableNotFoundError(f"the group at {name} has no variables")
+    # Left to itself xarray takes the chunks inside of a shard; a shard is what one request can fetch.
+    shards: dict[Hashable, int] = {}
+    for variable in bare.values():
+        shards |= dict(zip(variable.dims, variable.encoding.get("shards") or (), strict=False))
+    stored = Stored(xr.open_zarr(name, consolidated=consolidated, chunks=shards), bare)
     if not variables:
-        return dataset
-    absent = [v for v in variables if v not in dataset.data_vars]
+        return stored
+    absent = [v for v in variables if v not in bare.data_vars]
     if absent:
         raise VariableNotFoundError(
-            f"the group at {name} has no variable {absent[0]!r}; it has {', '.join(map(str, dataset.data_vars))}"
+            f"the group at {name} has no variable {absent[0]!r}; it has {', '.join(map(str, bare.data_vars))}"
         )
-    return dataset[list(variables)] if len(variables) > 1 else dataset[variables[0]]
+    return only(stored, variables)
 
 
-def from_zarr_array(array: zarr.Array) -> da.Array:
-    """A Zarr array as a lazy one, in whole shards: a shard is what one request can fetch."""
-    chunks = array.shards or array.chunks
-    return da.from_array(array, chunks=chunks, name=None, asarray=True)
+def only(stored: Stored, variables: Sequence[str]) -> Stored:
+    """Some variables of a group; a single one as a DataArray."""
+    wanted: Any = list(variables) if len(variables) > 1 else variables[0]
+    return Stored(stored.lazy[wanted], stored.bare[wanted])
+
+
+def of_array(array: zarr.Array) -> Stored:
+    """A Zarr array, in whole shards."""
+    lazy = da.from_array(array, chunks=array.shards or array.chunks, name=None, asarray=True)
+    return Stored(lazy, array)
+
+
+@dataclass(frozen=True)
+class _OfArray:
+    array: zarr.Array
+
+    def __call__(self, region: Region) -> Array:
+        return np.asarray(self.array[region])
+
+
+@dataclass(frozen=True)
+class _OfVariable:
+    variable: xr.Variable
+    sample_dims: tuple[Hashable, ...]
+
+    def __call__(self, region: Region) -> Array:
+        inside = self.variable.isel(dict(zip(self.sample_dims, region, strict=True)))
+        return inside.transpose(*self.sample_dims, ...).values
+
+
+@dataclass(frozen=True)
+class _Load:
+    """One region of each array, and its weights."""
+
+    arrays: tuple[Callable[[Region], Array], ...]
+    region: Region
+    w: Array | None
+
+    def __call__(self) -> tuple[list[Array], Array | None]:
+        arrays = [read(self.region) for read in self.arrays]
+        return arrays, None if self.w is None else np.broadcast_to(self.w, arrays[0].shape[: len(self.region)])
+
+
+def rows_from_stored_array(stored: Stored, weight: Any, missing: Missing) -> Rows:
+    """Rows of a Zarr array: the last axis holds the features, all others are sampled."""
+    weight = checked_weight(stored.lazy, weight)
+    if isinstance(weight, da.Array):
+        return from_dask([stored.lazy], stored.lazy.ndim - 1, weight, missing)
+    return _by_region([_OfArray(stored.bare)], [stored.lazy], stored.lazy.ndim - 1, weight, missing, "")
+
+
+def rows_from_stored_variables(stored: Stored, parts: Labelled, weight: Any, missing: Missing) -> Rows:
+    """Rows of variables of a group; `parts` are its lazy variables taken apart."""
+    spelled = labelled_weight(weight, parts)
+    if isinstance(spelled, da.Array):
+        return rows_from_labelled(parts, weight, missing)
+    bare = [stored.bare if isinstance(stored.bare, xr.DataArray) else stored.bare[v.name] for v in parts.variables]
+    read = [_OfVariable(v.variable, parts.sample_dims) for v in bare]
+    lazy = [v.data for v in parts.variables]
+    return _by_region(read, lazy, len(parts.sample_dims), spelled, missing, parts.label)
+
+
+def _by_region(
+    read: Sequence[Callable[[Region], Array]],
+    lazy: Sequence[da.Array],
+    axes: int,
+    weight: Array | None,
+    missing: Missing,
+    source: str,
+) -> Rows:
+    """Rows of arrays that are chunked alike along their first `axes` axes, which are sampled."""
+    dtype = np.result_type(*(working_dtype(a.dtype) for a in lazy))
+    widths = [prod(a.shape[axes:]) for a in lazy]
+    row_bytes = sum(width * a.dtype.itemsize for width, a in zip(widths, lazy, strict=True))
+    parts, d, arrays = [], sum(widths), tuple(read)
+    for number, (_, place) in enumerate(places(lazy[0].chunks[:axes])):
+        region = tuple(slice(o, o + n) for o, n in zip(place.origin, place.shape, strict=True))
+        load = _Load(arrays, region, None if weight is None else box(weight, place))
+        if place.rows:
+            parts.append(Part(number, place, d, load, (), place.rows * row_bytes, source))
+    total = sum(part.place.rows for part in parts)
+    return Rows(tuple(parts), d, dtype, total, missing, in_memory=False, keep=True)
