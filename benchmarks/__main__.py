@@ -1,37 +1,73 @@
-"""Print two tables: seconds per iteration, and reads per fit."""
+"""Measure, print each part as it is done, then what was required and what was reached; write it all as a page."""
 
 import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
-from benchmarks import iterations, reads
-from benchmarks.iterations import Size
-from benchmarks.report import machine
+from benchmarks import fits, grid, named, reads, restarts, scaling, stores
+from benchmarks.cases import DIAG, FULL, KMEANS
+from benchmarks.report import Section, headline, introduction
+from benchmarks.settings import Settings
+
+Part = Callable[[Settings], Section]
+
+PARTS: dict[str, Part] = {
+    "grid-kmeans": partial(grid.section, KMEANS),
+    "grid-full": partial(grid.section, FULL),
+    "grid-diag": partial(grid.section, DIAG),
+    "named": named.section,
+    "restarts": restarts.section,
+    "stores": stores.section,
+    "scaling": scaling.section,
+    "fits": fits.section,
+    "reads": reads.section,
+}
+
+QUICK = {"repeats": 1, "shrink": 100, "features": (3, 16), "clusters": (8, 16)}
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rows", type=int, default=2_000_000, help="rows for K-means")
-    parser.add_argument("--features", type=int, default=32, help="features for K-means")
-    parser.add_argument("--chunks", type=int, default=40, help="chunks of rows")
-    parser.add_argument("--iterations", type=int, default=20, help="iterations of K-means that are timed at a time")
-    parser.add_argument("--em-rows", type=int, default=200_000, help="rows for the mixture")
-    parser.add_argument("--em-features", type=int, default=16, help="features for the mixture")
-    parser.add_argument("--em-iterations", type=int, default=5, help="iterations of EM that are timed at a time")
-    parser.add_argument("--clusters", type=int, default=16, help="clusters and components")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements, of which the median is shown")
-    parser.add_argument("--threads", type=int, default=2, help="threads of each contender")
     parser.add_argument(
-        "--read-iterations", type=int, default=10, help="iterations of the fits whose reads are counted"
+        "--only",
+        type=chosen,
+        default=PARTS,
+        metavar="PART,...",
+        help=f"parts of {', '.join(PARTS)}; a beginning such as grid names all that begin so",
     )
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write everything to this Markdown page, too")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each contender")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements, of which the median is shown")
+    parser.add_argument("--quick", action="store_true", help="few rows, once: to see that everything runs")
     return parser.parse_args()
+
+
+def chosen(names: str) -> dict[str, Part]:
+    """The parts that are named or begun by `names`."""
+    found = {part: run for part, run in PARTS.items() if part.startswith(tuple(names.split(",")))}
+    unknown = [name for name in names.split(",") if not any(part.startswith(name) for part in PARTS)]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no part begins with {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    return found
 
 
 def main() -> None:
     given = options()
-    kmeans = Size(given.rows, given.features, given.clusters, given.chunks, "float32", given.iterations)
-    mixture = Size(given.em_rows, given.em_features, given.clusters, given.chunks, "float64", given.em_iterations)
-    print(machine(given.threads), end="\n\n", flush=True)
-    print(iterations.report(kmeans, mixture, given.repeats, given.threads), end="\n\n", flush=True)
-    print(reads.report(given.clusters, given.read_iterations, given.chunks, given.threads))
+    settings = Settings(given.threads, given.repeats)
+    if given.quick:
+        settings = Settings(given.threads, **QUICK)
+    head = introduction(" ".join(["python -m benchmarks", *sys.argv[1:]]), settings)
+    print(head, flush=True)
+    sections = []
+    for run in given.only.values():
+        sections.append(run(settings))
+        print(f"\n{sections[-1]}", flush=True)
+    print(f"\n{headline(sections)}")
+    if given.write:
+        given.write.parent.mkdir(parents=True, exist_ok=True)
+        given.write.write_text("\n\n".join(map(str, (head, headline(sections), *sections))) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,31 +1,43 @@
-"""The peer that need not be there, and threads shared out alike."""
+"""Peers that need not be there, and threads shared out alike."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import dask
 from threadpoolctl import threadpool_limits
 
+Limit = Callable[[int], AbstractContextManager[None]]
+
 
 class PeerMissingError(Exception):
-    """A peer cannot be imported."""
+    """A peer cannot be timed here."""
 
 
-def dask_ml_kmeans(**options: Any) -> Any:
-    """The K-means of dask-ml.
+@dataclass(frozen=True)
+class Contender:
+    """One implementation of one method."""
+
+    name: str
+    fit: Callable[[int], Any]  # iterations -> a fitted estimator, which knows its n_iter_
+    limit: Limit
+
+
+def peer(module: str, name: str) -> Any:
+    """What a peer's module calls so.
 
     Raises
     ------
     PeerMissingError
-        dask-ml cannot be imported.
+        The module cannot be imported.
     """
     try:
-        from dask_ml.cluster import KMeans
+        return getattr(import_module(module), name)
     except ImportError as error:
         raise PeerMissingError(f"cannot be imported: {error}") from error
-    return KMeans(**options)
 
 
 @contextmanager

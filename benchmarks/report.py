@@ -1,12 +1,67 @@
-"""Tables in Markdown, and what they were measured on."""
+"""Tables in Markdown, what is required, and what everything was measured on."""
 
 import os
-from collections.abc import Iterable, Sequence
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from math import isnan
 
+from benchmarks.settings import Settings
 from daskmix.engines.dask import processor
+from daskmix.hooks import fingerprint
 
-PACKAGES = ("daskmix", "scikit-learn", "dask-ml", "dask", "numpy", "scipy", "numba")
+PACKAGES = (
+    "daskmix", "scikit-learn", "scikit-learn-intelex", "dask-ml", "pyspark", "dask", "distributed", "zarr", "numpy",
+    "scipy", "numba",
+)  # fmt: skip
+
+INTRODUCTION = """\
+# Performance
+
+Written by `{command}`, in one run: ratios count, not seconds, for whatever else the machine does slows all contenders,
+who take turns. Every figure is the median of {repeats} turns after one that warms up.
+
+Measured on {machine}."""
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What must be reached, and what was."""
+
+    case: str
+    required: str
+    measured: str
+    met: str  # "yes", "no", or "" where it could not be measured
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a run: a table, what it compares and how, and the requirements that it answers."""
+
+    title: str
+    text: str
+    table: str
+    requirements: tuple[Requirement, ...] = ()
+
+    def __str__(self) -> str:
+        return f"## {self.title}\n\n{self.text}\n\n{self.table}"
+
+
+def at_least(case: str, bound: float, measured: float, unit: str = "x as fast") -> Requirement:
+    """A figure that must not be smaller."""
+    return _judged(case, f"at least {bound:g}{unit}", f"{measured:.3g}{unit}", measured, measured >= bound)
+
+
+def at_most(case: str, bound: float, measured: float, unit: str = "x the time") -> Requirement:
+    """A figure that must not be larger."""
+    return _judged(case, f"at most {bound:g}{unit}", f"{measured:.3g}{unit}", measured, measured <= bound)
+
+
+def _judged(case: str, required: str, shown: str, measured: float, met: bool) -> Requirement:
+    if isnan(measured):
+        return Requirement(case, required, "not measured", "")
+    return Requirement(case, required, shown, "yes" if met else "no")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -15,10 +70,39 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
 
+def headline(sections: Sequence[Section]) -> Section:
+    """Everything that is required of what was measured."""
+    rows = [(r.case, r.required, r.measured, r.met) for section in sections for r in section.requirements]
+    text = "Each line is taken from a table below."
+    return Section("What must be reached", text, table(["case", "required", "measured", "met"], rows))
+
+
+def introduction(command: str, settings: Settings) -> str:
+    """The head of the page."""
+    return INTRODUCTION.format(command=command, repeats=settings.repeats, machine=machine(settings.threads))
+
+
+def ms(seconds: float) -> str:
+    """Milliseconds."""
+    return f"{1000 * seconds:.1f}"
+
+
+def times(ratio: float) -> str:
+    """A ratio, and nothing where there is none."""
+    return "" if isnan(ratio) else f"{ratio:.2f}"
+
+
+def reasons(absent: Mapping[str, str]) -> str:
+    """Why some contenders were not timed, in sentences."""
+    return "".join(f" {name} {why}." for name, why in absent.items())
+
+
 def machine(threads: int) -> str:
     """Processor, threads and versions."""
     versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
-    return f"{processor()}, {os.cpu_count()} cores, {threads} threads; {versions}"
+    blas = fingerprint()["blas"]
+    python = platform.python_version()
+    return f"{processor()}, {os.cpu_count()} cores, {threads} threads; {blas}; Python {python}, {versions}"
 
 
 def _version(name: str) -> str:
