@@ -78,6 +78,13 @@ def test_a_mixture_does_what_scikit_learn_does(covariance_type, max_iter):
         assert getattr(ours, criterion)() == pytest.approx(getattr(theirs, criterion)(x), rel=1e-8)
 
 
+def test_a_diagonal_start_may_have_as_many_components_as_features():
+    x = blobs(apart=3.0)
+    settings = {"covariance_type": "diag", "tol": 0, "reg_covar": 0, "max_iter": 1, **start("diag", 3, 3, x)}
+    ours, theirs = GaussianMixture(3, **settings).fit(x), PeerMixture(3, **settings).fit(x)
+    np.testing.assert_allclose(ours.covariances_, theirs.covariances_, rtol=1e-8)
+
+
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_smoothing_is_close_to_adding_to_the_diagonal(covariance_type):
     x = blobs(apart=3.0)

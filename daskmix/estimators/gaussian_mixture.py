@@ -25,7 +25,7 @@ from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.estimators.base import LEFT_OUT, Estimator, Source
 from daskmix.fitting import Fit, on_sample, sample_size, sampled
 from daskmix.hooks import Run
-from daskmix.kernels import Frame
+from daskmix.kernels import Frame, Order
 from daskmix.kernels.reference import joint, moments, nearest, normalise
 from daskmix.mixture import Explain, Learn, Mixture, Moments, Origin
 from daskmix.rows import beside
@@ -454,7 +454,8 @@ class _Start:
         if self.face.precisions_init is not None:
             shape = {"full": (k, d, d), "pooled": (d, d), "diagonal": (k, d), "trace": (k,)}[self.structure.order.value]
             given = self._shaped("precisions_init", self.face.precisions_init, shape)
-            if not np.all(np.linalg.eigvalsh(given) > 0 if given.ndim > 2 or shape == (d, d) else given > 0):
+            matrices = self.structure.order in (Order.full, Order.pooled)
+            if not np.all(np.linalg.eigvalsh(given) > 0 if matrices else given > 0):
                 raise InputError("precisions_init must be positive definite")
             precisions = self.structure.from_precisions(given).rescaled(self.frame.scale)
         return weights, means, precisions
