@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks import fits, grid, named, reads, restarts, scaling, stores
 from benchmarks.cases import DIAG, FULL, KMEANS
@@ -25,7 +26,7 @@ PARTS: dict[str, Part] = {
     "reads": reads.section,
 }
 
-QUICK = {"repeats": 1, "shrink": 100, "features": (3, 16), "clusters": (8, 16)}
+QUICK: dict[str, Any] = {"repeats": 1, "shrink": 100, "features": (3, 16), "clusters": (8, 16)}
 
 
 def options() -> argparse.Namespace:
@@ -55,19 +56,19 @@ def chosen(names: str) -> dict[str, Part]:
 
 def main() -> None:
     given = options()
-    settings = Settings(given.threads, given.repeats)
-    if given.quick:
-        settings = Settings(given.threads, **QUICK)
+    size = QUICK if given.quick else {"repeats": given.repeats}
+    settings = Settings(given.threads, **size)
     head = introduction(" ".join(["python -m benchmarks", *sys.argv[1:]]), settings)
     print(head, flush=True)
     sections = []
     for run in given.only.values():
         sections.append(run(settings))
         print(f"\n{sections[-1]}", flush=True)
-    print(f"\n{headline(sections)}")
+    first = headline(sections)
+    print(f"\n{first}")
     if given.write:
         given.write.parent.mkdir(parents=True, exist_ok=True)
-        given.write.write_text("\n\n".join(map(str, (head, headline(sections), *sections))) + "\n")
+        given.write.write_text("\n\n".join(map(str, (head, first, *sections))) + "\n")
 
 
 if __name__ == "__main__":

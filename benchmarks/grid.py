@@ -33,13 +33,14 @@ ratio says how many times as long the peer takes. The limit is the product of tw
 on as many threads, measured in the same run; against it stand the matrix products of the method, {products}.
 Rows are chosen so that a cell takes seconds: where k is large they are few.{absent}"""
 
+WHICHEVER = """\
+whichever way densities were evaluated (the last column: by a product in that dtype, or centred, one component after the
+other)"""
+
 PRODUCTS = {
     KMEANS: "2 n d k flops",
-    FULL: """4 n k p flops with p = 1 + d + d (d + 1) / 2,
-whichever way densities were evaluated (the last column: by a product in that dtype, or centred, one component after the
-other)""",
-    DIAG: """4 n k (2 d + 1) flops, whichever way densities were
-evaluated (the last column: by a product in that dtype, or centred, one component after the other)""",
+    FULL: f"4 n k p flops with p = 1 + d + d (d + 1) / 2, {WHICHEVER}",
+    DIAG: f"4 n k (2 d + 1) flops, {WHICHEVER}",
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from math import isnan
+from textwrap import fill
 
 from benchmarks.settings import Settings
 from daskmix.engines.dask import processor
@@ -16,13 +17,10 @@ PACKAGES = (
     "scipy", "numba",
 )  # fmt: skip
 
-INTRODUCTION = """\
-# Performance
-
-Written by `{command}`, in one run: ratios count, not seconds, for whatever else the machine does slows all contenders,
-who take turns. Every figure is the median of {repeats} turns after one that warms up.
-
-Measured on {machine}."""
+INTRODUCTION = """
+Written by `{command}`, in one run. Ratios count, not seconds: the contenders take turns, so that whatever else the
+machine does slows all of them. Every figure is the median of {repeats} after one that warms up; ratios are those of
+medians."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Section:
     requirements: tuple[Requirement, ...] = ()
 
     def __str__(self) -> str:
-        return f"## {self.title}\n\n{self.text}\n\n{self.table}"
+        return f"## {self.title}\n\n{paragraph(self.text)}\n\n{self.table}"
 
 
 def at_least(case: str, bound: float, measured: float, unit: str = "x as fast") -> Requirement:
@@ -73,13 +71,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def headline(sections: Sequence[Section]) -> Section:
     """Everything that is required of what was measured."""
     rows = [(r.case, r.required, r.measured, r.met) for section in sections for r in section.requirements]
-    text = "Each line is taken from a table below."
+    text = "Each line follows from one of the other tables."
     return Section("What must be reached", text, table(["case", "required", "measured", "met"], rows))
 
 
 def introduction(command: str, settings: Settings) -> str:
     """The head of the page."""
-    return INTRODUCTION.format(command=command, repeats=settings.repeats, machine=machine(settings.threads))
+    written = INTRODUCTION.format(command=command, repeats=settings.repeats)
+    return f"# Performance\n\n{paragraph(written)}\n\n{paragraph(machine(settings.threads))}"
+
+
+def paragraph(text: str) -> str:
+    """Text in lines of even length."""
+    return fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
 
 
 def ms(seconds: float) -> str:
@@ -98,11 +102,11 @@ def reasons(absent: Mapping[str, str]) -> str:
 
 
 def machine(threads: int) -> str:
-    """Processor, threads and versions."""
+    """Processor, threads and versions, in a sentence."""
     versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     blas = fingerprint()["blas"]
     python = platform.python_version()
-    return f"{processor()}, {os.cpu_count()} cores, {threads} threads; {blas}; Python {python}, {versions}"
+    return f"Measured on {processor()}, {os.cpu_count()} cores, {threads} threads; {blas}; Python {python}, {versions}."
 
 
 def _version(name: str) -> str:
