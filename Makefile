@@ -29,8 +29,10 @@ types: env
 unit: env
 	$(BIN)/pytest
 
-bench: env  ## ratios to scikit-learn and dask-ml, measured in one run
-	$(BIN)/python -m benchmarks
+# Spark (which needs Java) and scikit-learn-intelex are timed where they are installed, and are not in the lock:
+#   .venv/bin/pip install pyspark scikit-learn-intelex
+bench: env  ## ratios to peers and to the limits of this machine, in one run of about an hour; writes docs/performance.md
+	$(BIN)/python -m benchmarks --write docs/performance.md
 
 lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -11,7 +11,7 @@ from benchmarks.cases import DIAG, FULL, KMEANS, Case, Method
 from benchmarks.ceiling import product_flops
 from benchmarks.contenders import INTEL, LEARN, OWN, in_memory
 from benchmarks.peers import tasks_on
-from benchmarks.report import Requirement, Section, at_least, at_most, ms, reasons, table, times
+from benchmarks.report import Requirement, Section, at_least, at_most, ms, progress, reasons, table, times
 from benchmarks.settings import Settings
 from benchmarks.timing import SHORT, Turns, by_turns, fit_seconds, iteration_seconds, iterations_of
 
@@ -53,7 +53,7 @@ class Sizing:
     iterations: int
 
 
-SIZING = {KMEANS: Sizing(5e8, 1e8, 10), FULL: Sizing(5e7, 0, 1), DIAG: Sizing(1e8, 0, 5)}
+SIZING = {KMEANS: Sizing(1.5e9, 1e8, 10), FULL: Sizing(5e7, 0, 1), DIAG: Sizing(1e8, 0, 5)}
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,10 @@ class Cell:
 
 def section(method: Method, settings: Settings) -> Section:
     """The grid of one method."""
-    measured = list(cells(method, settings))
+    measured = []
+    for cell in cells(method, settings):
+        progress(f"{method}, {cell}: {times(cell.turns.ratio(LEARN, OWN))}")
+        measured.append(cell)
     text = TEXT.format(products=PRODUCTS[method], absent=reasons(measured[0].turns.absent))
     required = kmeans_required(measured) if method is KMEANS else mixture_required(method, measured)
     return Section(f"One iteration: {method}", text, cells_table(method, measured), required)

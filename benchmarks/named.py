@@ -17,7 +17,8 @@ FASTER = {KMEANS: {DASK_ML: 12, SPARK: 12}, FULL: {SPARK: 16}}
 TEXT = """\
 One iteration as above, also by dask-ml and by Spark on threads of this machine. dask-ml is given the Dask array that
 daskmix is given. Spark starts from rows that it draws itself, as its interface takes no explicit start; it has read
-its rows from Parquet and keeps them as its own code decides."""
+its rows from Parquet and keeps them as its own code decides. Its linear algebra is Java's, unless the
+system has a BLAS library."""
 
 
 def section(settings: Settings) -> Section:

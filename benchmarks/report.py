@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -84,6 +85,11 @@ def introduction(command: str, settings: Settings) -> str:
 def paragraph(text: str) -> str:
     """Text in lines of even length."""
     return fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
+
+
+def progress(line: str) -> None:
+    """Something to read while a long part goes on."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def ms(seconds: float) -> str:

@@ -37,9 +37,9 @@ def section(settings: Settings) -> Section:
         rows += lines(case, turns, ONE)
         required.append(at_least(f"{case.method}, {TWO} against 1, {case}", 1.8, turns.ratio(ONE, TWO)))
     short = Case(KMEANS, settings.rows(1_048_576), 16, 16, "float32")
-    long = Case(FULL, settings.rows(1_048_576), 16, 256, "float64")
+    long = Case(FULL, settings.rows(1_572_864), 16, 256, "float64")
     with cluster() as client:
-        for case, chunks, judge in ((short, 8, added), (long, 16, longer)):
+        for case, chunks, judge in ((short, 8, added), (long, 24, longer)):
             turns = processes(case, chunks, client, settings)
             rows += lines(case, turns, TWO)
             required.append(judge(case, turns))
