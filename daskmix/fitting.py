@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from daskmix.block import Array, Missing
 from daskmix.device import GpuEngine
 from daskmix.engines.dask import engine_for
 from daskmix.engines.keep import NOTHING, Keep
+from daskmix.engines.local import one_blas_thread
 from daskmix.errors import InputError, ScratchFullWarning
 from daskmix.hooks import Callback, fingerprint
 from daskmix.passes import passes
@@ -45,11 +47,15 @@ class Fit:
         self.engine = GpuEngine(engine) if self.device == "cuda" else engine
 
     def __enter__(self) -> Self:
+        # The algebra between passes is too small for more threads, and its bits must not depend on their number.
+        self._ending = ExitStack()
+        self._ending.enter_context(one_blas_thread())
+        # At once, and not when the last traceback that knows this fit is collected.
+        self._ending.callback(self.engine.close)
         return self
 
     def __exit__(self, *failure: object) -> None:
-        # At once, and not when the last traceback that knows this fit is collected.
-        self.engine.close()
+        self._ending.close()
 
     def survey(self, k: int, size: int, seed: int) -> tuple[Summary, Sample]:
         """The first pass: where the rows are, whether they are clean, and some of them.

@@ -33,9 +33,10 @@ class Run:
     ----------
     cache : {"auto", "memory", "disk", "off"}
         Where chunks stay once they are decoded, on the worker that decoded them: in memory as long as there is room,
-        then in scratch on its local disk ("auto"); in one of the two; or nowhere ("off"), so that every pass decodes
-        them again. What is kept goes when the fit ends, and with the process that kept it. Rows that are in memory
-        already, and chunks whose tasks share work (a rechunk; persist those), are not kept.
+        then in scratch on its local disk, unless the source is as fast as that ("auto"); in one of the two; or nowhere
+        ("off"), so that every pass decodes them again. What is kept goes when the fit ends, and with the process that
+        kept it. Rows that are in memory already, and chunks whose tasks share work (a rechunk; persist those), are not
+        kept.
     cache_limit : int or None
         Most bytes that one process keeps: of memory for "auto" and "memory", of disk for "disk". By default 30 % of the
         memory that the process may use, and half of what is free on the disk.

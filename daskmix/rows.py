@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,6 +32,7 @@ class Raw:
     w: Array | None  # (n,)
     place: Place
     nbytes: int  # of the arrays that were read
+    seconds: float  # that reading took
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Part:
 
     def read(self, values: Sequence[Any]) -> Raw:
         """The rows as they are in the source."""
+        began = time.perf_counter()
         try:
             arrays, w = self.load(*values)
         except (DaskmixError, MemoryError):
@@ -62,6 +65,7 @@ class Part:
                 f"chunk {self.number}{self.source}{box} cannot be read: {type(error).__name__}: {error}; restore this "
                 "chunk or leave its rows out"
             ) from error
+        seconds = time.perf_counter() - began
         place = self.place if self.nbytes is not None else _placed(self.number, arrays)
         nbytes = sum(a.nbytes for a in arrays)
         # Compiled code relies on these shapes.
@@ -80,7 +84,7 @@ class Part:
             w = w.reshape(-1)
         if self.columns is not None:
             x = x[:, list(self.columns)]
-        return Raw(x, w, place, nbytes)
+        return Raw(x, w, place, nbytes, seconds)
 
 
 def _placed(number: int, arrays: list[Array]) -> Place:

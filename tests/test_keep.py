@@ -175,6 +175,17 @@ def test_rows_in_memory_are_not_kept_twice():
     assert set(kept) == {0}
 
 
+def test_a_source_as_fast_as_a_disk_is_not_copied_to_one(store, monkeypatch):
+    monkeypatch.setattr(keep, "FAST", 0.0)
+    for cache, kept in (("auto", 0), ("disk", CHUNKS)):
+        seen = []
+        run = Run(
+            cache, 0 if cache == "auto" else None, callbacks=(lambda _, seen=seen: seen.append(keep._shelf.disk),)
+        )
+        bits(store, run)
+        assert max(seen) == kept * CHUNK_BYTES
+
+
 SCRIPT = """
 import os, resource, signal, sys, warnings
 import daskmix.rows

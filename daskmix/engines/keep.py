@@ -24,6 +24,7 @@ from daskmix.rows import Part, Raw
 
 SHARE_OF_MEMORY = 0.3  # of a worker's limit: below Dask's spill target, and most is left to others
 SHARE_OF_DISK = 0.5  # of what is free
+FAST = 1e9  # bytes per second: what is read as fast as that from its source gains nothing from a copy on a disk
 # Memory by another name, or slower than decoding again.
 UNFIT_FOR_SCRATCH = {
     "tmpfs", "ramfs", "devtmpfs", "nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "lustre", "gpfs", "beegfs",
@@ -195,7 +196,8 @@ class _Shelf:
             kept = _Kept(_owned(x), None if w is None else _owned(w), like, raw.nbytes)
             weakref.finalize(kept, self._release, "memory", nbytes)
             return kept, 0
-        if not keep.disk or keep.fit in self.full:
+        fast = keep.memory and raw.nbytes > FAST * raw.seconds  # who asks for the disk alone gets it
+        if not keep.disk or fast or keep.fit in self.full:
             return None, 0
         return self._on_disk(x, w, like, raw.nbytes, keep)
 
@@ -282,8 +284,11 @@ def memory_of_this_process() -> int:
     if os.name == "posix":
         import resource
 
-        soft = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)]
-        limits += [limit for limit in soft if limit != resource.RLIM_INFINITY]
+        used = psutil.Process().memory_info()
+        soft = {resource.RLIMIT_DATA: getattr(used, "data", used.rss), resource.RLIMIT_AS: used.vms}
+        # These limits count what Python and its libraries take, which is much of a small one.
+        given = ((resource.getrlimit(kind)[0], taken) for kind, taken in soft.items())
+        limits += [max(0, limit - taken) for limit, taken in given if limit != resource.RLIM_INFINITY]
     return int(min(limits))
 
 
