@@ -1,5 +1,6 @@
 """The laws of testing.py, over every reduction, structure and both sets of kernels."""
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,7 @@ from daskmix import testing
 from daskmix.centroids import Assign, Centroids
 from daskmix.covariance import Diagonal, Full, Spherical, Tied
 from daskmix.kernels import Frame, compiled, reference
+from daskmix.kernels.elementary import exp
 from daskmix.mixture import Explain, Learn, Mixture
 from daskmix.reduction import FAN_IN, Together, merge_tree
 from daskmix.sampling import FarSample, Summarise, UniformSample, uniform
@@ -116,6 +118,22 @@ def test_compiled_kernels_do_what_the_reference_does(data):
             if not (dtype is np.float64 and path == "float32"):
                 densities = mixture.densities(path, np.full(d, 0.01), 0.3)
                 testing.check_densities(compiled, reference, x, w, frame, densities)
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(np.float64, -708), (np.float32, -87)])
+def test_the_exponential_of_the_kernels_is_right_to_the_last_places(dtype, least):
+    @numba.njit
+    def each(x, out):
+        for i in range(len(x)):
+            out[i] = exp(x[i])
+
+    x = np.concatenate([np.linspace(least + 1, 0, 200_001), -np.logspace(-30, 0, 1000)]).astype(dtype)
+    found, right = np.empty_like(x), np.exp(x.astype(np.longdouble))
+    each(x, found)
+    assert (np.abs(found - right) <= 2 * np.finfo(dtype).eps * right).all()
+    ends = np.array([0.0, -0.0, -1e4, -np.inf], dtype)
+    each(ends, ends)
+    assert ends.tolist() == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)

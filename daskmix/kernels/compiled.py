@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 
 from daskmix.block import Array
 from daskmix.kernels import Assigned, Centred, Densities, Explained, Frame, Order, Product
+from daskmix.kernels.elementary import exp
 from daskmix.kernels.reference import distance, joint
 
 __all__ = ["assign", "distance", "explain", "joint"]
@@ -25,7 +26,7 @@ SQUARE = 8  # rows and columns that are transposed at a time
 # Rows: few enough for the first-level cache where features are few. No power of two, whose columns share a cache set.
 ASSIGN_TILE = 240
 LINE = 16  # float32 in a cache line
-PRODUCT_TILE_BYTES = 1 << 21  # of features: they should stay in the second-level cache
+PRODUCT_TILE_BYTES = 1 << 18  # of features: they and their densities should stay in the second-level cache
 NO_WEIGHTS = np.empty(0)
 
 
@@ -239,7 +240,7 @@ def _softmax(joint, top, total, w, start, b):
         total[i] = 0
     for j in range(k):
         for i in range(b):
-            share = np.exp(joint[j, i] - top[i])
+            share = exp(joint[j, i] - top[i])
             joint[j, i] = share
             total[i] += share
     score, certainty = 0.0, 0.0
@@ -433,7 +434,7 @@ def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> Ex
 def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product) -> Explained:
     d, (k, p) = x.shape[1], densities.theta.shape
     dtype = densities.theta.dtype
-    size = min(1024, 1 << int(np.log2(PRODUCT_TILE_BYTES / (p * dtype.itemsize))), -(-len(x) // 64) * 64)
+    size = min(1024, PRODUCT_TILE_BYTES // (p * dtype.itemsize) // 64 * 64, -(-len(x) // 64) * 64)
     size = max(64, size)
     whiten = np.empty((0, 0)) if densities.whiten is None else densities.whiten
     sums, pooled = np.zeros((k, p)), np.zeros((d, d))
