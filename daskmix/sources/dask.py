@@ -72,11 +72,12 @@ class _Assemble:
     weighted: bool = False  # whether the last block is the chunk's weights
     names: tuple[Key, ...] = ()
     graph: Mapping[Key, Any] | None = None  # the tasks that give the blocks, when they are done right here
+    there: tuple[Any, ...] = ()  # the blocks, where they are in memory
 
     def __call__(self, *blocks: Any) -> tuple[list[Array], Array | None]:
         if self.graph is not None:
             blocks = tuple(dask.core.get(self.graph, list(self.names)))
-        left = iter(blocks)
+        left = iter(self.there or blocks)
         arrays = [_joined(list(islice(left, prod(grid))), grid, self.axes) for grid in self.grids]
         if self.weighted:
             return arrays, _as_array(next(left))
@@ -171,13 +172,17 @@ def _self_contained(rows: Rows) -> Rows:
         node = rows.graph[key]
         if _is_future(node) or (count > 1 and not _is_data(node)):
             return rows
+    # Blocks of an array in memory are there already.
+    there = all(isinstance(getattr(rows.graph[key], "value", rows.graph[key]), np.ndarray) for key in seen)
     parts = []
     for part, closure in zip(rows.parts, closures, strict=True):
         load: Any = part.load
-        inner = replace(load, names=part.needs, graph={key: rows.graph[key] for key in closure})
+        own = {key: rows.graph[key] for key in closure}
+        if there:
+            inner = replace(load, there=tuple(dask.core.get(own, list(part.needs))))
+        else:
+            inner = replace(load, names=part.needs, graph=own)
         parts.append(replace(part, load=inner, needs=()))
-    # Blocks of an array in memory are there already.
-    there = all(isinstance(getattr(rows.graph[key], "value", rows.graph[key]), np.ndarray) for key in seen)
     return replace(rows, parts=tuple(parts), graph={}, in_memory=there, keep=not there)
 
 
