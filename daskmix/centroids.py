@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from daskmix.block import Array, Block
-from daskmix.kernels import Frame, Kernels
-from daskmix.reduction import Reduction, Sums
+from daskmix.kernels import Assigned, Features, Frame, Kernels
+from daskmix.reduction import Linear, Sums
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Assignment(Sums):
 
 
 @dataclass(frozen=True)
-class Assign(Reduction[Assignment]):
+class Assign(Linear[Assignment]):
     """Give each row to its nearest centre."""
 
     centroids: Centroids
@@ -92,8 +93,17 @@ class Assign(Reduction[Assignment]):
         k, d = self.centroids.centres.shape
         return Assignment(np.zeros(k), np.zeros((k, d)), 0.0, Farthest.none(self.relocatable, d))
 
-    def map(self, block: Block, ops: Kernels) -> Assignment:
-        found = ops.assign(block.x, block.w, self.frame, self.centroids.centres, self.relocatable)
+    def features(self) -> Features:
+        return Features(self.frame)
+
+    @classmethod
+    def map_all(cls, questions: Sequence[Assign], block: Block, ops: Kernels) -> list[Assignment]:
+        centres = [question.centroids.centres for question in questions]
+        far = [question.relocatable for question in questions]
+        found = ops.assign(block.x, block.w, questions[0].frame, centres, far)
+        return [question._answer(block, own) for question, own in zip(questions, found, strict=True)]
+
+    def _answer(self, block: Block, found: Assigned) -> Assignment:
         kept = found.far_distance >= 0
         rows = found.far_row[kept]
         x, w = block.pick(rows)
@@ -108,5 +118,8 @@ class Assign(Reduction[Assignment]):
         empty = Farthest.none(self.relocatable, self.centroids.centres.shape[1])
         return Assignment(found.mass, found.first, found.cost, empty + farthest)
 
+    def own_bytes(self) -> int:
+        return 8 * self.centroids.k
+
     def row_bytes(self) -> int:
-        return 8 * sum(self.centroids.centres.shape)
+        return self.own_bytes() + 8 * self.centroids.centres.shape[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +12,9 @@ from daskmix.arrays import namespace, to_host
 from daskmix.block import Array, Block
 from daskmix.covariance import LOG_2PI, Covariance, Structure
 from daskmix.errors import CollapsedComponentWarning
-from daskmix.kernels import Densities, Frame, Kernels, Order
+from daskmix.kernels import Densities, Features, Frame, Kernels, Order, joined
 from daskmix.kernels.reference import enter, moments
-from daskmix.reduction import Reduction, Sums
+from daskmix.reduction import Linear, Reduction, Sums
 
 TINY = float(np.finfo(np.float64).tiny)
 PRODUCT_FLOAT32_ERROR = 1e-3
@@ -154,7 +155,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Explain(Reduction[Moments]):
+class Explain(Linear[Moments]):
     """Share each row out among the components that explain it (E-step)."""
 
     mixture: Mixture
@@ -171,12 +172,23 @@ class Explain(Reduction[Moments]):
     def zero(self) -> Moments:
         return _no_moments(*self.mixture.shape, self.mixture.structure.order, self._origin())
 
-    def map(self, block: Block, ops: Kernels) -> Moments:
-        return Moments(*ops.explain(block.x, block.w, self.frame, self._densities()), origin=self._origin())
+    def features(self) -> Features | None:
+        # Centred rows, and those whitened by a shared covariance, are each mixture's own.
+        own = self.path == "centred" or self.mixture.structure.order is Order.pooled
+        return None if own else Features(self.frame, self.mixture.structure.order, self.path)
+
+    @classmethod
+    def map_all(cls, questions: Sequence[Explain], block: Block, ops: Kernels) -> list[Moments]:
+        densities = joined([question._densities() for question in questions])
+        found = ops.explain(block.x, block.w, questions[0].frame, densities)
+        return [Moments(*own, origin=q._origin()) for q, own in zip(questions, found, strict=True)]
+
+    def own_bytes(self) -> int:
+        return 16 * self.mixture.shape[0]
 
     def row_bytes(self) -> int:
-        k, d = self.mixture.shape
-        return 8 * (2 * k + d + (d * (d + 1) // 2 if self.mixture.structure.order is Order.full else d))
+        d = self.mixture.shape[1]
+        return self.own_bytes() + 8 * (d + (d * (d + 1) // 2 if self.mixture.structure.order is Order.full else d))
 
 
 def _no_moments(k: int, d: int, order: Order, origin: Origin) -> Moments:

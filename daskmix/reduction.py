@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -37,6 +37,27 @@ class Reduction(ABC, Generic[A]):
         return 64
 
 
+class Linear(Reduction[A]):
+    """A question that meets features of the rows in a matrix product; those with equal features share a wider one."""
+
+    @abstractmethod
+    def features(self) -> Hashable | None:
+        """What is made of a row before it meets the model; None where that is the model's own."""
+
+    @classmethod
+    @abstractmethod
+    def map_all(cls, questions: Sequence[Self], block: Block, ops: Kernels) -> list[A]:
+        """The answers of some rows to questions with equal features, or to one question."""
+
+    @abstractmethod
+    def own_bytes(self) -> int:
+        """Of the working memory for one row, what each question needs for itself."""
+
+    def map(self, block: Block, ops: Kernels) -> A:
+        (answer,) = self.map_all([self], block, ops)
+        return answer
+
+
 class Sums:
     """A dataclass whose fields are added one by one."""
 
@@ -48,7 +69,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class Together(Reduction[tuple[Any, ...]]):
-    """Several questions, one read."""
+    """Several questions, one read; those with equal features, one product."""
 
     parts: tuple[Reduction[Any], ...]
 
@@ -56,13 +77,32 @@ class Together(Reduction[tuple[Any, ...]]):
         return tuple(part.zero() for part in self.parts)
 
     def map(self, block: Block, ops: Kernels) -> tuple[Any, ...]:
-        return tuple(part.map(block, ops) for part in self.parts)
+        found: dict[int, Any] = {}
+        for group in self._groups():
+            found |= zip(group, _answers([self.parts[i] for i in group], block, ops), strict=True)
+        return tuple(found[i] for i in range(len(self.parts)))
 
     def merge(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(part.merge(x, y) for part, x, y in zip(self.parts, a, b, strict=True))
 
     def row_bytes(self) -> int:
-        return max(part.row_bytes() for part in self.parts)
+        return max(_row_bytes([self.parts[i] for i in group]) for group in self._groups())
+
+    def _groups(self) -> list[list[int]]:
+        """Positions of parts that share a product; most stand alone."""
+        groups: dict[Hashable, list[int]] = {}
+        for i, part in enumerate(self.parts):
+            features = part.features() if isinstance(part, Linear) else None
+            groups.setdefault(i if features is None else (type(part), features), []).append(i)
+        return list(groups.values())
+
+
+def _answers(group: Sequence[Any], block: Block, ops: Kernels) -> list[Any]:
+    return [group[0].map(block, ops)] if len(group) == 1 else type(group[0]).map_all(group, block, ops)
+
+
+def _row_bytes(group: Sequence[Any]) -> int:
+    return group[0].row_bytes() + sum(part.own_bytes() for part in group[1:])
 
 
 def merge_in_order(merge: Callable[[A, A], A], answers: Sequence[A]) -> A:

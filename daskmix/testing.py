@@ -65,7 +65,7 @@ def check_weights_are_repeats(question: Reduction[Any], x: Array, times: Array, 
 def check_kernels(ops: Kernels, reference: Kernels, x: Array, w: Array | None, frame: Frame, centres: Array) -> None:
     """Assignment agrees with the definition of right."""
     rtol = 1e-4 if x.dtype == np.float32 else 1e-9
-    found, right = ops.assign(x, w, frame, centres, 3), reference.assign(x, w, frame, centres, 3)
+    (found,), (right,) = (kernels.assign(x, w, frame, [centres], [3]) for kernels in (ops, reference))
     size = float(np.abs(frame.enter(x.astype(np.float64))).max(initial=1.0) + np.abs(centres).max())
     for name in ("mass", "first", "cost"):
         np.testing.assert_allclose(
@@ -77,7 +77,7 @@ def check_kernels(ops: Kernels, reference: Kernels, x: Array, w: Array | None, f
 def check_densities(ops: Kernels, reference: Kernels, x: Array, w: Array | None, frame: Frame, d: Densities) -> None:
     """The E-step agrees with the definition of right."""
     rtol = 1e-3 if "float32" in d.name else 1e-8
-    found, right = ops.explain(x, w, frame, d), reference.explain(x, w, frame, d)
+    (found,), (right,) = (kernels.explain(x, w, frame, d) for kernels in (ops, reference))
     size = float(np.abs(frame.enter(x.astype(np.float64))).max(initial=1.0))
     for a, b in zip(found, right, strict=True):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * max(1, len(x)) * (1 + size**2))

@@ -4,8 +4,10 @@ Two sets with one interface: `reference` (plain NumPy: the definition of right) 
 lock, no array larger than a tile).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +24,7 @@ class Order(Enum):
     pooled = "pooled"  # x x' of all components together: (d, d)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """Coordinates that rows are computed on in: (x - shift) * scale.
 
@@ -31,6 +33,15 @@ class Frame:
 
     shift: Array  # (d,) representable in the dtype of the rows
     scale: Array  # (d,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frame) and self._bytes() == other._bytes()
+
+    def __hash__(self) -> int:
+        return hash(self._bytes())
+
+    def _bytes(self) -> tuple[bytes, bytes]:
+        return self.shift.tobytes(), self.scale.tobytes()
 
     def enter(self, x: Array) -> Array:
         """Rows or means -> the frame: (n, d)."""
@@ -49,12 +60,22 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Features:
+    """What is made of a row before it meets a model. Models with equal features share them, and one wider product."""
+
+    frame: Frame
+    order: Order | None = None  # which products of coordinates; None: the coordinates alone
+    dtype: str = ""  # of the product; "": that of the rows
+
+
+@dataclass(frozen=True)
 class Product:
     """Densities as one matrix product, log p(x, k) = phi(x) . theta_k: fast, exact while clusters are not far apart."""
 
     order: Order
-    theta: Array  # (k, p) in the dtype of the product
+    theta: Array  # (k, p) in the dtype of the product; of several models, under each other
     whiten: Array | None = None  # (d, d) for the pooled order: phi of x @ whiten
+    cuts: tuple[int, ...] = ()  # rows of theta at which another model begins
 
     @property
     def name(self) -> str:
@@ -76,6 +97,14 @@ class Centred:
 
 
 Densities = Product | Centred
+
+
+def joined(densities: Sequence[Densities]) -> Densities:
+    """Models with equal `Features` as one wider product."""
+    if len(densities) == 1:
+        return densities[0]
+    thetas = [model.theta for model in densities if isinstance(model, Product)]
+    return Product(densities[0].order, np.concatenate(thetas), cuts=tuple(accumulate(map(len, thetas[:-1]))))
 
 
 class Assigned(NamedTuple):
@@ -102,9 +131,15 @@ class Explained(NamedTuple):
 class Kernels(Protocol):
     """What a reduction may ask of a set of kernels; x are rows as they come, the rest is in the frame."""
 
-    def assign(self, x: Array, w: Array | None, frame: Frame, centres: Array, far: int) -> Assigned: ...
+    def assign(
+        self, x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], far: Sequence[int]
+    ) -> list[Assigned]:
+        """To each model its answer, given its centres (k, d) and how many far rows it wants."""
+        ...
 
-    def explain(self, x: Array, w: Array | None, frame: Frame, densities: Densities) -> Explained: ...
+    def explain(self, x: Array, w: Array | None, frame: Frame, densities: Densities) -> list[Explained]:
+        """To each of the models in this product its answer."""
+        ...
 
     def distance(self, x: Array, frame: Frame, centres: Array) -> Array: ...
 

@@ -3,7 +3,8 @@
 Rows of a tile lie along the last axis, so that every loop over rows is a vector operation; BLAS does the products.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numba
@@ -117,35 +118,32 @@ def _better(score, j, best, cluster):
 
 
 @_jit
-def _nearest(scores, half, b, best, cluster):
-    """Of each row the cluster of highest score, of equals the first; scores (k, rows)."""
-    k = len(scores)
+def _nearest(scores, half, u, v, b, best, cluster):
+    """Of each row the cluster of highest score from u to v, of equals the first; scores (k, rows)."""
     for i in range(b):
-        best[i], cluster[i] = scores[0, i] - half[0], 0
+        best[i], cluster[i] = scores[u, i] - half[u], u
     # Four at a time: what is best so far is loaded and stored a quarter as often.
-    fours = 1 + (k - 1) // 4 * 4
-    for j in range(1, fours, 4):
+    fours = u + 1 + (v - u - 1) // 4 * 4
+    for j in range(u + 1, fours, 4):
         one, two, three, four = half[j], half[j + 1], half[j + 2], half[j + 3]
         for i in range(b):
             top, which = _better(scores[j, i] - one, j, best[i], cluster[i])
             top, which = _better(scores[j + 1, i] - two, j + 1, top, which)
             top, which = _better(scores[j + 2, i] - three, j + 2, top, which)
             best[i], cluster[i] = _better(scores[j + 3, i] - four, j + 3, top, which)
-    for j in range(fours, k):
+    for j in range(fours, v):
         one = half[j]
         for i in range(b):
             best[i], cluster[i] = _better(scores[j, i] - one, j, best[i], cluster[i])
 
 
 @_jit
-def _gather(y, b, w, start, c, cluster, distance, mass, first, ahead, at):
-    """Each row to its cluster, and how far it is from it; meanwhile the next tile is fetched from `ahead[at:]`."""
+def _gather(y, b, w, start, c, cluster, distance, mass, first, ahead, at, reach):
+    """Each row to its cluster, and how far it is; meanwhile `reach` of each row of the next tile is fetched."""
     d = y.shape[1]
     zero = y.dtype.type(0)
-    first[:] = 0
     for i in range(b):
-        # Where rows are shorter than a cache line, the processor's own prefetching is as good.
-        for f in range(0, d - LINE + 1, LINE):
+        for f in range(0, reach, LINE):
             _prefetch(ahead, at + i * d + f)
         j = cluster[i]
         squared = zero
@@ -177,8 +175,30 @@ def _next_to_give_way(distance, row):
 
 
 @_jit
-def _assign(x, w, shift, scale, c, half, far, mass, first):
-    """w is an array or None, which compiles to loops without weights."""
+def _measure(distance, b, w, start):
+    """What the rows of a tile cost, and the largest distance."""
+    cost, farthest = 0.0, distance[0]
+    for i in range(b):
+        weight = 1.0 if w is None else w[start + i]
+        cost += weight * distance[i]
+        farthest = max(farthest, distance[i])
+    return cost, farthest
+
+
+@_jit
+def _keep_farthest(distance, b, w, start, cluster, u, far_distance, far_row, far_cluster):
+    """Rows of a tile take the place of those kept so far that are nearer; the least distance that is kept."""
+    slot = _next_to_give_way(far_distance, far_row)
+    for i in range(b):
+        if distance[i] > far_distance[slot] and (w is None or w[start + i] > 0):
+            far_distance[slot], far_row[slot], far_cluster[slot] = distance[i], start + i, cluster[i] - u
+            slot = _next_to_give_way(far_distance, far_row)
+    return far_distance[slot]
+
+
+@_jit
+def _assign(x, w, shift, scale, c, half, edges, mass, first, cost, far_edges, far_distance, far_row, far_cluster):
+    """Model m has the centres edges[m] to edges[m + 1]. w is an array or None, which compiles to no weights."""
     n, d = x.shape
     k = c.shape[0]
     size = max(1, min(n, ASSIGN_TILE))
@@ -193,11 +213,7 @@ def _assign(x, w, shift, scale, c, half, far, mass, first):
     cluster = np.empty(size, np.int32)
     distance = np.empty(size, x.dtype)
     tile_first = np.empty((k, d), x.dtype)
-    far_distance = np.full(far, -1.0)
-    far_row = np.zeros(far, np.int64)
-    far_cluster = np.zeros(far, np.int64)
-    lowest, slot = -1.0, 0
-    cost = 0.0
+    least = np.where(far_edges[1:] > far_edges[:-1], -1.0, np.inf)
     for start in range(0, n, size):
         b = min(size, n - start)
         _enter(x[start : start + b], shift, scale, y)
@@ -207,23 +223,23 @@ def _assign(x, w, shift, scale, c, half, far, mass, first):
         else:
             np.dot(y, c_transposed, between)
             _transpose(between, scores)
-        _nearest(scores, half, b, best, cluster)
-        _gather(y, b, w, start, c, cluster, distance, mass, tile_first, flat, (start + size) * d)
-        farthest = distance[0]
-        for i in range(b):
-            weight = 1.0 if w is None else w[start + i]
-            cost += weight * distance[i]
-            farthest = max(farthest, distance[i])
-        if far and farthest > lowest:
-            for i in range(b):
-                if distance[i] > lowest and (w is None or w[start + i] > 0):
-                    far_distance[slot], far_row[slot], far_cluster[slot] = distance[i], start + i, cluster[i]
-                    slot = _next_to_give_way(far_distance, far_row)
-                    lowest = far_distance[slot]
+        # The next tile is fetched once; where rows are shorter than a cache line, the processor's own way is as good.
+        reach = d - LINE + 1
+        tile_first[:] = 0
+        for m in range(len(cost)):
+            _nearest(scores, half, edges[m], edges[m + 1], b, best, cluster)
+            _gather(y, b, w, start, c, cluster, distance, mass, tile_first, flat, (start + size) * d, reach)
+            reach = 0
+            spent, farthest = _measure(distance, b, w, start)
+            cost[m] += spent
+            if farthest > least[m]:
+                u, v = far_edges[m], far_edges[m + 1]
+                least[m] = _keep_farthest(
+                    distance, b, w, start, cluster, edges[m], far_distance[u:v], far_row[u:v], far_cluster[u:v]
+                )
         for j in range(k):
             for f in range(d):
                 first[j, f] += tile_first[j, f]
-    return cost, far_distance, far_row, far_cluster
 
 
 @_jit
@@ -287,7 +303,8 @@ def _features(y, b, order, phi):
 
 
 @_jit
-def _explain_product(x, w, shift, scale, order, theta, whiten, sums, pooled, size):
+def _explain_product(x, w, shift, scale, order, theta, edges, whiten, sums, pooled, score, certainty, size):
+    """Model m has the rows edges[m] to edges[m + 1] of theta."""
     n, d = x.shape
     k, p = theta.shape
     one = theta.dtype.type(1)
@@ -300,7 +317,6 @@ def _explain_product(x, w, shift, scale, order, theta, whiten, sums, pooled, siz
     tile_sums = np.empty((k, p), theta.dtype)
     tile_pooled = np.empty((d, d), theta.dtype)
     is_pooled = len(whiten) > 0
-    score, certainty = 0.0, 0.0
     for start in range(0, n, size):
         b = min(size, n - start)
         for i in range(b):
@@ -312,9 +328,10 @@ def _explain_product(x, w, shift, scale, order, theta, whiten, sums, pooled, siz
         else:
             _features(y, b, order, phi)
         np.dot(theta, phi, joint)
-        s, c = _softmax(joint, top, total, w, start, b)
-        score += s
-        certainty += c
+        for m in range(len(score)):
+            s, c = _softmax(joint[edges[m] : edges[m + 1]], top, total, w, start, b)
+            score[m] += s
+            certainty[m] += c
         for j in range(k):  # what a last, shorter tile leaves over counts for nothing
             for i in range(b, size):
                 joint[j, i] = 0
@@ -338,7 +355,6 @@ def _explain_product(x, w, shift, scale, order, theta, whiten, sums, pooled, siz
             for f in range(d):
                 for g in range(d):
                     pooled[f, g] += tile_pooled[f, g]
-    return score, certainty
 
 
 @_jit
@@ -411,38 +427,55 @@ def _weights(w: Array | None) -> Array:
     return _frozen(NO_WEIGHTS if w is None else w, np.float64)
 
 
-def assign(x: Array, w: Array | None, frame: Frame, centres: Array, far: int) -> Assigned:
-    k, d = centres.shape
-    c = centres.astype(x.dtype)
+def _edges(sizes: Sequence[int]) -> Array:
+    """Where each part of these sizes begins, and the last one ends."""
+    return _frozen([0, *accumulate(sizes)], np.int64)
+
+
+def assign(x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], far: Sequence[int]) -> list[Assigned]:
+    c = np.concatenate(centres).astype(x.dtype)
     half = 0.5 * (c * c).sum(axis=1)
-    mass, first = np.zeros(k), np.zeros((k, d))
+    edges, far_edges = _edges([len(own) for own in centres]), _edges(far)
+    mass, first, cost = np.zeros(len(c)), np.zeros(c.shape), np.zeros(len(centres))
+    far_distance, far_row, far_cluster = (np.full(sum(far), fill) for fill in (-1.0, 0, 0))
     shift, scale = _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype)
     weights = None if w is None else _weights(w)
-    cost, *farthest = _assign(_frozen(x), weights, shift, scale, _frozen(c), _frozen(half), far, mass, first)
-    return Assigned(mass, first, cost, *farthest)
+    _assign(
+        _frozen(x), weights, shift, scale, _frozen(c), _frozen(half), edges, mass, first, cost,
+        far_edges, far_distance, far_row, far_cluster,
+    )  # fmt: skip
+    of_clusters = (np.split(a, edges[1:-1]) for a in (mass, first))
+    of_far_rows = (np.split(a, far_edges[1:-1]) for a in (far_distance, far_row, far_cluster))
+    return [Assigned(*own) for own in zip(*of_clusters, cost.tolist(), *of_far_rows, strict=True)]
 
 
 _ORDERS = {Order.trace: 0, Order.diagonal: 1, Order.full: 2, Order.pooled: 3}
 
 
-def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> Explained:
+def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> list[Explained]:
     if isinstance(densities, Product):
         return _by_product(x, w, frame, densities)
-    return _by_centred(x, w, frame, densities)
+    return [_by_centred(x, w, frame, densities)]
 
 
-def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product) -> Explained:
+def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product) -> list[Explained]:
     d, (k, p) = x.shape[1], densities.theta.shape
     dtype = densities.theta.dtype
     size = min(1024, PRODUCT_TILE_BYTES // (p * dtype.itemsize) // 64 * 64, -(-len(x) // 64) * 64)
     size = max(64, size)
     whiten = np.empty((0, 0)) if densities.whiten is None else densities.whiten
+    edges = _frozen([0, *densities.cuts, k], np.int64)
     sums, pooled = np.zeros((k, p)), np.zeros((d, d))
-    score, certainty = _explain_product(
+    score, certainty = np.zeros((2, len(edges) - 1))
+    _explain_product(
         _frozen(x), _weights(w), _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype),
-        _ORDERS[densities.order], _frozen(densities.theta), _frozen(whiten, dtype), sums, pooled, size,
+        _ORDERS[densities.order], _frozen(densities.theta), edges, _frozen(whiten, dtype), sums, pooled,
+        score, certainty, size,
     )  # fmt: skip
-    return Explained(sums[:, -1].copy(), sums[:, :d].copy(), _second(sums, pooled, densities.order), score, certainty)
+    return [
+        Explained(own[:, -1].copy(), own[:, :d].copy(), _second(own, pooled, densities.order), float(s), float(c))
+        for own, s, c in zip(np.split(sums, densities.cuts), score, certainty, strict=True)
+    ]
 
 
 def _second(sums: Array, pooled: Array, order: Order) -> Array:

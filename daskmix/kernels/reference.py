@@ -3,6 +3,9 @@
 Rows, and whatever there is one of for each, stay where they live. Sums come to the host, together, at the end.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import numpy as np
 
 from daskmix.arrays import Array, alongside, namespace, to_host
@@ -16,26 +19,51 @@ def enter(x: Array, frame: Frame) -> Array:
 
 def nearest(y: Array, centres: Array) -> tuple[Array, Array]:
     """Index of the nearest centre and |y - c|^2, each (n,), for rows in the frame."""
-    c = alongside(centres.astype(y.dtype), y)
+    return nearest_of_each(y, [centres])[0]
+
+
+def nearest_of_each(y: Array, centres: Sequence[Array]) -> list[tuple[Array, Array]]:
+    """The same for each of several models, by one product."""
+    c = alongside(np.concatenate(centres).astype(y.dtype), y)
     # Choosing by |c|^2 - 2 y.c is fine; measuring that way would cancel.
-    cluster = (y @ c.T - 0.5 * (c * c).sum(axis=1)).argmax(axis=1)
-    return cluster, ((y - c[cluster]) ** 2).sum(axis=1).astype(np.float64)
+    scores = y @ c.T - 0.5 * (c * c).sum(axis=1)
+    found = []
+    for own in _segments([len(model) for model in centres]):
+        cluster = scores[:, own].argmax(axis=1)
+        found.append((cluster, ((y - c[own][cluster]) ** 2).sum(axis=1).astype(np.float64)))
+    return found
 
 
-def assign(x: Array, w: Array | None, frame: Frame, centres: Array, far: int) -> Assigned:
-    xp = namespace(x)
+def _segments(sizes: Sequence[int]) -> list[slice]:
+    """Where each of several models stands among all their rows."""
+    ends = np.cumsum(sizes).tolist()
+    return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+
+def assign(x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], far: Sequence[int]) -> list[Assigned]:
     y = enter(x, frame)
-    cluster, distance = nearest(y, centres)
-    one_hot = (cluster[:, None] == xp.arange(len(centres))).astype(np.float64)
+    models = zip(nearest_of_each(y, centres), centres, far, strict=True)
+    sums = [_assigned(y, w, *found, len(c), m) for found, c, m in models]
+    return [_assigned_on_host(*map(to_host, own), far=m) for own, m in zip(sums, far, strict=True)]
+
+
+def _assigned(y: Array, w: Array | None, cluster: Array, distance: Array, k: int, far: int) -> tuple[Array, ...]:
+    """The fields of `Assigned`, where the rows live and without padding."""
+    xp = namespace(y)
+    one_hot = (cluster[:, None] == xp.arange(k)).astype(np.float64)
     if w is not None:
         one_hot *= w[:, None]
         far_rank = xp.where(w > 0, distance, -1.0)
     else:
         far_rank = distance
     rows = xp.argsort(-far_rank, kind="stable")[:far]
-    sums = one_hot.sum(axis=0), one_hot.T @ y, (one_hot.sum(axis=1) * distance).sum()
-    mass, first, cost = map(to_host, sums)
-    far_distance, far_row, far_cluster = map(to_host, (far_rank[rows], rows, cluster[rows]))
+    cost = (one_hot.sum(axis=1) * distance).sum()
+    return one_hot.sum(axis=0), one_hot.T @ y, cost, far_rank[rows], rows, cluster[rows]
+
+
+def _assigned_on_host(
+    mass: Array, first: Array, cost: Array, far_distance: Array, far_row: Array, far_cluster: Array, *, far: int
+) -> Assigned:
     padding = far - len(far_row)
     return Assigned(
         mass=mass,
@@ -121,15 +149,26 @@ def moments(y: Array, share: Array, order: Order, means: Array | None = None) ->
     return mass, first, second.sum(axis=0) if order is Order.pooled else second
 
 
-def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> Explained:
+def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> list[Explained]:
     y = enter(x, frame)
-    share, score, certainty = normalise(log_joint(y, densities).astype(np.float64))
+    joint = log_joint(y, densities)
+    cuts = densities.cuts if isinstance(densities, Product) else ()
+    edges = [0, *cuts, joint.shape[1]]
+    sums = [_explained(y, w, joint[:, a:b], densities) for a, b in pairwise(edges)]
+    return [_explained_on_host(*map(to_host, own)) for own in sums]
+
+
+def _explained(y: Array, w: Array | None, joint: Array, densities: Densities) -> tuple[Array, ...]:
+    """The fields of `Explained` for one model, where the rows live."""
+    share, score, certainty = normalise(joint.astype(np.float64))
     if w is not None:
         share, score, certainty = share * w[:, None], score * w, certainty * w
     means = densities.means if isinstance(densities, Centred) else None
-    sums = *moments(y, share, densities.order, means), score.sum(), certainty.sum()
-    mass, first, second, total, certain = map(to_host, sums)
-    return Explained(mass, first, second, float(total), float(certain))
+    return *moments(y, share, densities.order, means), score.sum(), certainty.sum()
+
+
+def _explained_on_host(mass: Array, first: Array, second: Array, score: Array, certainty: Array) -> Explained:
+    return Explained(mass, first, second, float(score), float(certainty))
 
 
 def distance(x: Array, frame: Frame, centres: Array) -> Array:
