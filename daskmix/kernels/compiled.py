@@ -4,6 +4,7 @@ Rows of a tile lie along the last axis, so that every loop over rows is a vector
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -27,7 +28,8 @@ SQUARE = 8  # rows and columns that are transposed at a time
 # Rows: few enough for the first-level cache where features are few. No power of two, whose columns share a cache set.
 ASSIGN_TILE = 240
 LINE = 16  # float32 in a cache line
-PRODUCT_TILE_BYTES = 1 << 18  # of features: they and their densities should stay in the second-level cache
+PRODUCT_TILE_BYTES = 1 << 18  # of a block of features: with its densities it should stay in the second-level cache
+BLOCK_FEATURES = 256
 NO_WEIGHTS = np.empty(0)
 
 
@@ -102,6 +104,14 @@ def _prefetch(typing: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp), emit
+
+
+@_jit
+def _add(sums, more):
+    """sums += more, without an array in between."""
+    for j in range(sums.shape[0]):
+        for f in range(sums.shape[1]):
+            sums[j, f] += more[j, f]
 
 
 @_jit
@@ -237,9 +247,7 @@ def _assign(x, w, shift, scale, c, half, edges, mass, first, cost, far_edges, fa
                 least[m] = _keep_farthest(
                     distance, b, w, start, cluster, edges[m], far_distance[u:v], far_row[u:v], far_cluster[u:v]
                 )
-        for j in range(k):
-            for f in range(d):
-                first[j, f] += tile_first[j, f]
+        _add(first, tile_first)
 
 
 @_jit
@@ -273,77 +281,74 @@ def _softmax(joint, top, total, w, start, b):
 
 
 @_jit
-def _features(y, b, order, phi):
-    """phi of a tile, rows along the last axis; order 0 trace, 1 diagonal, 2 full."""
+def _columns(y, out):
+    """The features of a tile as rows of `out`; below them ones, zeros (both are there) and the sum of squares."""
     d = y.shape[1]
-    for a in range(d):
-        for i in range(b):
-            phi[a, i] = y[i, a]
-    p = d
-    if order == 0:
-        for i in range(b):
-            phi[p, i] = 0
-        for a in range(d):
-            for i in range(b):
-                phi[p, i] += phi[a, i] * phi[a, i]
-        p += 1
-    elif order == 1:
-        for a in range(d):
-            for i in range(b):
-                phi[p, i] = phi[a, i] * phi[a, i]
-            p += 1
-    else:
-        for a in range(d):
-            for c in range(a, d):
-                for i in range(b):
-                    phi[p, i] = phi[a, i] * phi[c, i]
-                p += 1
-    for i in range(b):
-        phi[p, i] = 1
+    _transpose(y, out[:d])
+    for i in range(out.shape[1]):
+        out[d + 2, i] = 0
+    for f in range(d):
+        for i in range(out.shape[1]):
+            out[d + 2, i] += out[f, i] * out[f, i]
 
 
 @_jit
-def _explain_product(x, w, shift, scale, order, theta, edges, whiten, sums, pooled, score, certainty, size):
-    """Model m has the rows edges[m] to edges[m + 1] of theta."""
+def _multiply(columns, left, right, phi):
+    """Each feature of phi is the product of two columns."""
+    for f in range(len(phi)):
+        one, other = left[f], right[f]
+        for i in range(phi.shape[1]):
+            phi[f, i] = columns[one, i] * columns[other, i]
+
+
+@_jit
+def _explain_product(x, w, shift, scale, left, right, theta, edges, whiten, sums, pooled, score, certainty, size):
+    """Theta (blocks, k, features of a block); model m has the rows edges[m] to edges[m + 1] of k.
+
+    phi is made block by block, and made again for the sums: many features do not fit the second-level cache, and a
+    product costs less than to fetch what it gave from further away.
+    """
     n, d = x.shape
-    k, p = theta.shape
+    blocks, k, p = theta.shape
     one = theta.dtype.type(1)
     y = np.zeros((size, d), theta.dtype)
     whitened = np.zeros((size, d), theta.dtype)
-    phi = np.zeros((p, size), theta.dtype)
+    columns = np.zeros((d + 3, size), theta.dtype)
+    columns[d] = one
+    phi = np.empty((p, size), theta.dtype)
     joint = np.empty((k, size), theta.dtype)
+    of_block = np.empty((k, size), theta.dtype)
     top = np.empty(size, theta.dtype)
     total = np.empty(size, theta.dtype)
-    tile_sums = np.empty((k, p), theta.dtype)
+    block_sums = np.empty((k, p), theta.dtype)
     tile_pooled = np.empty((d, d), theta.dtype)
     is_pooled = len(whiten) > 0
     for start in range(0, n, size):
         b = min(size, n - start)
-        for i in range(b):
-            for f in range(d):
-                y[i, f] = ((x[start + i, f] - shift[f]) * scale[f]) * one
+        _enter(x[start : start + b], shift, scale, y)
         if is_pooled:
             np.dot(y, whiten, whitened)
-            _features(whitened, b, 0, phi)
+            _columns(whitened, columns)
         else:
-            _features(y, b, order, phi)
-        np.dot(theta, phi, joint)
+            _columns(y, columns)
+        for block in range(blocks):
+            _multiply(columns, left[block], right[block], phi)
+            np.dot(theta[block], phi, of_block if block else joint)
+            if block:
+                _add(joint, of_block)
         for m in range(len(score)):
             s, c = _softmax(joint[edges[m] : edges[m + 1]], top, total, w, start, b)
             score[m] += s
             certainty[m] += c
-        for j in range(k):  # what a last, shorter tile leaves over counts for nothing
-            for i in range(b, size):
-                joint[j, i] = 0
+        joint[:, b:] = 0  # what a last, shorter tile leaves over counts for nothing
         if is_pooled:
             # The sums are of the rows themselves, not of the whitened ones.
-            for f in range(d):
-                for i in range(b):
-                    phi[f, i] = y[i, f]
-        np.dot(joint, phi.T, tile_sums)
-        for j in range(k):
-            for f in range(p):
-                sums[j, f] += tile_sums[j, f]
+            _columns(y, columns)
+        for block in range(blocks - 1, -1, -1):
+            if is_pooled or block < blocks - 1:
+                _multiply(columns, left[block], right[block], phi)
+            np.dot(joint, phi.T, block_sums)
+            _add(sums[block], block_sums)
         if is_pooled:
             for i in range(size):
                 weight = one if i < b else theta.dtype.type(0)
@@ -352,9 +357,7 @@ def _explain_product(x, w, shift, scale, order, theta, edges, whiten, sums, pool
                 for f in range(d):
                     whitened[i, f] = weight * y[i, f]
             np.dot(whitened.T, y, tile_pooled)
-            for f in range(d):
-                for g in range(d):
-                    pooled[f, g] += tile_pooled[f, g]
+            _add(pooled, tile_pooled)
 
 
 @_jit
@@ -461,21 +464,54 @@ def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> li
 def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product) -> list[Explained]:
     d, (k, p) = x.shape[1], densities.theta.shape
     dtype = densities.theta.dtype
-    size = min(1024, PRODUCT_TILE_BYTES // (p * dtype.itemsize) // 64 * 64, -(-len(x) // 64) * 64)
-    size = max(64, size)
+    left, right = _factors(densities.order, d)
+    theta = _in_blocks(densities.theta)
+    size = min(1024, PRODUCT_TILE_BYTES // (left.shape[1] * dtype.itemsize) // 64 * 64, -(-len(x) // 64) * 64)
     whiten = np.empty((0, 0)) if densities.whiten is None else densities.whiten
     edges = _frozen([0, *densities.cuts, k], np.int64)
-    sums, pooled = np.zeros((k, p)), np.zeros((d, d))
+    block_sums, pooled = np.zeros(theta.shape), np.zeros((d, d))
     score, certainty = np.zeros((2, len(edges) - 1))
     _explain_product(
-        _frozen(x), _weights(w), _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype),
-        _ORDERS[densities.order], _frozen(densities.theta), edges, _frozen(whiten, dtype), sums, pooled,
-        score, certainty, size,
+        _frozen(x), _weights(w), _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype), left, right,
+        _frozen(theta), edges, _frozen(whiten, dtype), block_sums, pooled, score, certainty, max(64, size),
     )  # fmt: skip
+    sums = block_sums.transpose(1, 0, 2).reshape(k, -1)[:, :p]
     return [
         Explained(own[:, -1].copy(), own[:, :d].copy(), _second(own, pooled, densities.order), float(s), float(c))
         for own, s, c in zip(np.split(sums, densities.cuts), score, certainty, strict=True)
     ]
+
+
+def _blocks(p: int) -> tuple[int, int]:
+    """How many blocks p features are cut into, and how long each is."""
+    blocks = -(-p // BLOCK_FEATURES)
+    return blocks, -(-p // blocks)
+
+
+def _in_blocks(theta: Array) -> Array:
+    """Theta (k, p) -> (blocks, k, features of a block), zero where there is no feature."""
+    k, p = theta.shape
+    blocks, length = _blocks(p)
+    return np.pad(theta, ((0, 0), (0, blocks * length - p))).reshape(k, blocks, length).transpose(1, 0, 2)
+
+
+@cache
+def _factors(order: Order, d: int) -> tuple[Array, Array]:
+    """The two columns (see `_columns`) whose product each feature is: (blocks, features of a block)."""
+    ones, zeros, squares = d, d + 1, d + 2
+    own = np.arange(d)
+    rows, columns = {
+        Order.diagonal: lambda: (own, own),
+        Order.full: lambda: np.triu_indices(d),
+        Order.trace: lambda: ([squares], [ones]),
+        Order.pooled: lambda: ([squares], [ones]),
+    }[order]()
+    left = np.concatenate([own, rows, [ones]])
+    right = np.concatenate([np.full(d, ones), columns, [ones]])
+    blocks, length = _blocks(len(left))
+    padded = [np.pad(side, (0, blocks * length - len(side)), constant_values=zeros) for side in (left, right)]
+    left, right = (_frozen(side.reshape(blocks, length), np.int64) for side in padded)
+    return left, right
 
 
 def _second(sums: Array, pooled: Array, order: Order) -> Array:
