@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from daskmix.block import Block
+from daskmix.block import Array, Block
 from daskmix.errors import InputError
 from daskmix.kernels import Kernels, reference
 from daskmix.reduction import Reduction
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 
 
-def suited(ops: Kernels, block: Block) -> Kernels:
+def suited(ops: Kernels, x: Array) -> Kernels:
     """Compiled kernels are for NumPy; rows that live elsewhere take the reference, which runs where they are."""
-    return ops if isinstance(block.x, np.ndarray) else reference
+    return ops if isinstance(x, np.ndarray) else reference
 
 
 @cache
@@ -59,7 +59,7 @@ class OnGpu(Reduction[A]):
 
     def map(self, block: Block, ops: Kernels) -> A:
         there = block.moved(gpu())
-        return self.question.map(there, suited(ops, there))
+        return self.question.map(there, suited(ops, there.x))
 
     def merge(self, a: A, b: A) -> A:
         return self.question.merge(a, b)

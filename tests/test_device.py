@@ -92,8 +92,8 @@ def test_of_a_sample_only_the_chosen_rows_come_to_the_host():
 
 def test_compiled_kernels_are_for_rows_of_the_host():
     here = block(400, weighted=False)
-    assert suited(compiled, here) is compiled
-    assert suited(compiled, here.moved(gpu)) is reference
+    assert suited(compiled, here.x) is compiled
+    assert suited(compiled, here.moved(gpu).x) is reference
 
 
 # --- cleaning ---------------------------------------------------------------------------------------------------------

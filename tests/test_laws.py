@@ -137,6 +137,18 @@ def test_the_exponential_of_the_kernels_is_right_to_the_last_places(dtype, least
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("d", [3, 40])  # 40 features have 861 products, more than one block
+def test_compiled_densities_are_those_of_the_reference(structure, d):
+    x = np.random.default_rng(0).standard_normal((1000, d))
+    mixture = a_mixture(structure, 5, d)
+    for path in ("float64", "centred"):
+        densities = mixture.densities(path, np.full(d, 0.2), 0.0)
+        found, right = (ops.joint(x, a_frame(d), densities) for ops in (compiled, reference))
+        np.testing.assert_allclose(found, right, rtol=1e-9, atol=1e-9)
+        testing.check_densities(compiled, reference, x, None, a_frame(d), densities)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
 def test_both_ways_to_evaluate_a_density_agree(structure):
     x = np.random.default_rng(0).standard_normal((200, 3))
     mixture = a_mixture(structure, 4, 3)

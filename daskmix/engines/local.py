@@ -61,7 +61,7 @@ def answer_bundle(
     with one_blas_thread():
         for block, read in held.blocks(missing, given):
             for tile in block.tiles(rows):
-                answer = reduction.merge(answer, reduction.map(tile, suited(ops, tile)))
+                answer = reduction.merge(answer, reduction.map(tile, suited(ops, tile.x)))
             tally += read
     return answer, tally
 

@@ -21,12 +21,13 @@ from daskmix.algorithms.seeding import plus_plus, random_rows
 from daskmix.block import Array
 from daskmix.centroids import Centroids
 from daskmix.covariance import Covariance, Diagonal, Full, Spherical, Structure, Tied
+from daskmix.device import suited
 from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.estimators.base import LEFT_OUT, Estimator, Source
 from daskmix.fitting import Fit, on_sample, sample_size, sampled
 from daskmix.hooks import Run
-from daskmix.kernels import Frame, Order
-from daskmix.kernels.reference import joint, moments, nearest, normalise
+from daskmix.kernels import Frame, Order, compiled
+from daskmix.kernels.reference import moments, nearest, normalise
 from daskmix.mixture import Explain, Learn, Mixture, Moments, Origin
 from daskmix.rows import beside
 from daskmix.sampling import Sample, Summary
@@ -550,7 +551,8 @@ def _joint(model: Mixture, x: Array) -> Array:
     """log p(x, k), in units of X: (n, k)."""
     framed, frame = _framed(model, x.dtype)
     log_scale = float(np.log(frame.scale).sum())
-    return joint(x, frame, framed.densities(framed.path(x.dtype), np.zeros(x.shape[1]), log_scale)).astype(np.float64)
+    densities = framed.densities(framed.path(x.dtype), np.zeros(x.shape[1]), log_scale)
+    return suited(compiled, x).joint(x, frame, densities).astype(np.float64)
 
 
 def _labels(model: Mixture, x: Array) -> Array:

@@ -16,9 +16,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from daskmix.block import Array
-from daskmix.kernels import Assigned, Centred, Densities, Explained, Frame, Order, Product
+from daskmix.kernels import Assigned, Centred, Densities, Explained, Frame, Order, Product, reference
 from daskmix.kernels.elementary import exp
-from daskmix.kernels.reference import distance, joint
+from daskmix.kernels.reference import distance
 
 __all__ = ["assign", "distance", "explain", "joint"]
 
@@ -302,6 +302,41 @@ def _multiply(columns, left, right, phi):
 
 
 @_jit
+def _log_joint(columns, left, right, theta, phi, of_block, joint):
+    """log p(x, k) of a tile, block by block of its features; phi holds the last block."""
+    for block in range(len(theta)):
+        _multiply(columns, left[block], right[block], phi)
+        np.dot(theta[block], phi, of_block if block else joint)
+        if block:
+            _add(joint, of_block)
+
+
+@_jit
+def _joint_product(x, shift, scale, left, right, theta, whiten, size, out):
+    n, d = x.shape
+    _, k, p = theta.shape
+    y = np.zeros((size, d), theta.dtype)
+    whitened = np.zeros((size, d), theta.dtype)
+    columns = np.zeros((d + 3, size), theta.dtype)
+    columns[d] = theta.dtype.type(1)
+    phi = np.empty((p, size), theta.dtype)
+    joint = np.empty((k, size), theta.dtype)
+    of_block = np.empty((k, size), theta.dtype)
+    of_rows = np.empty((size, k), theta.dtype)
+    for start in range(0, n, size):
+        b = min(size, n - start)
+        _enter(x[start : start + b], shift, scale, y)
+        if len(whiten) > 0:
+            np.dot(y, whiten, whitened)
+            _columns(whitened, columns)
+        else:
+            _columns(y, columns)
+        _log_joint(columns, left, right, theta, phi, of_block, joint)
+        _transpose(joint, of_rows)
+        out[start : start + b] = of_rows[:b]
+
+
+@_jit
 def _explain_product(x, w, shift, scale, left, right, theta, edges, whiten, sums, pooled, score, certainty, size):
     """Theta (blocks, k, features of a block); model m has the rows edges[m] to edges[m + 1] of k.
 
@@ -331,11 +366,7 @@ def _explain_product(x, w, shift, scale, left, right, theta, edges, whiten, sums
             _columns(whitened, columns)
         else:
             _columns(y, columns)
-        for block in range(blocks):
-            _multiply(columns, left[block], right[block], phi)
-            np.dot(theta[block], phi, of_block if block else joint)
-            if block:
-                _add(joint, of_block)
+        _log_joint(columns, left, right, theta, phi, of_block, joint)
         for m in range(len(score)):
             s, c = _softmax(joint[edges[m] : edges[m + 1]], top, total, w, start, b)
             score[m] += s
@@ -463,23 +494,38 @@ def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> li
 
 def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product) -> list[Explained]:
     d, (k, p) = x.shape[1], densities.theta.shape
-    dtype = densities.theta.dtype
-    left, right = _factors(densities.order, d)
-    theta = _in_blocks(densities.theta)
-    size = min(1024, PRODUCT_TILE_BYTES // (left.shape[1] * dtype.itemsize) // 64 * 64, -(-len(x) // 64) * 64)
-    whiten = np.empty((0, 0)) if densities.whiten is None else densities.whiten
+    left, right, theta, whiten, size = _tiled(len(x), d, densities)
     edges = _frozen([0, *densities.cuts, k], np.int64)
     block_sums, pooled = np.zeros(theta.shape), np.zeros((d, d))
     score, certainty = np.zeros((2, len(edges) - 1))
     _explain_product(
         _frozen(x), _weights(w), _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype), left, right,
-        _frozen(theta), edges, _frozen(whiten, dtype), block_sums, pooled, score, certainty, max(64, size),
+        theta, edges, whiten, block_sums, pooled, score, certainty, size,
     )  # fmt: skip
     sums = block_sums.transpose(1, 0, 2).reshape(k, -1)[:, :p]
     return [
         Explained(own[:, -1].copy(), own[:, :d].copy(), _second(own, pooled, densities.order), float(s), float(c))
         for own, s, c in zip(np.split(sums, densities.cuts), score, certainty, strict=True)
     ]
+
+
+def _tiled(n: int, d: int, densities: Product) -> tuple[Array, Array, Array, Array, int]:
+    """The factors of the features and theta in blocks, the whitening or nothing, and how many rows a tile has."""
+    dtype = densities.theta.dtype
+    left, right = _factors(densities.order, d)
+    whiten = np.empty((0, 0)) if densities.whiten is None else densities.whiten
+    size = min(1024, PRODUCT_TILE_BYTES // (left.shape[1] * dtype.itemsize) // 64 * 64, -(-n // 64) * 64)
+    return left, right, _frozen(_in_blocks(densities.theta)), _frozen(whiten, dtype), max(64, size)
+
+
+def joint(x: Array, frame: Frame, densities: Densities) -> Array:
+    if not isinstance(densities, Product):
+        return reference.joint(x, frame, densities)
+    left, right, theta, whiten, size = _tiled(len(x), x.shape[1], densities)
+    out = np.empty((len(x), theta.shape[1]), theta.dtype)
+    shift, scale = _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype)
+    _joint_product(_frozen(x), shift, scale, left, right, theta, whiten, size, out)
+    return out
 
 
 def _blocks(p: int) -> tuple[int, int]:
