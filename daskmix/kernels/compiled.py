@@ -28,8 +28,12 @@ SQUARE = 8  # rows and columns that are transposed at a time
 # Rows: few enough for the first-level cache where features are few. No power of two, whose columns share a cache set.
 ASSIGN_TILE = 240
 LINE = 16  # float32 in a cache line
-PRODUCT_TILE_BYTES = 1 << 18  # of a block of features: with its densities it should stay in the second-level cache
 BLOCK_FEATURES = 256
+# Of a block of features, and of log densities of all models: both stay in the second-level cache, and OpenBLAS
+# multiplies what is that small without copying it first.
+FEATURES_TILE_BYTES = 1 << 18
+JOINT_TILE_BYTES = 1 << 20
+STEP = 64  # rows
 NO_WEIGHTS = np.empty(0)
 
 
@@ -492,6 +496,12 @@ def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> li
     return [_by_centred(x, w, frame, densities)]
 
 
+def _product_tile(n: int, k: int, p: int, itemsize: int) -> int:
+    """How many of n rows at a time, with blocks of p features."""
+    rows = min(1024, FEATURES_TILE_BYTES // (p * itemsize), JOINT_TILE_BYTES // (k * itemsize))
+    return max(STEP, min(rows // STEP, -(-n // STEP)) * STEP)
+
+
 def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product) -> list[Explained]:
     d, (k, p) = x.shape[1], densities.theta.shape
     left, right, theta, whiten, size = _tiled(len(x), d, densities)
@@ -514,8 +524,8 @@ def _tiled(n: int, d: int, densities: Product) -> tuple[Array, Array, Array, Arr
     dtype = densities.theta.dtype
     left, right = _factors(densities.order, d)
     whiten = np.empty((0, 0)) if densities.whiten is None else densities.whiten
-    size = min(1024, PRODUCT_TILE_BYTES // (left.shape[1] * dtype.itemsize) // 64 * 64, -(-n // 64) * 64)
-    return left, right, _frozen(_in_blocks(densities.theta)), _frozen(whiten, dtype), max(64, size)
+    size = _product_tile(n, len(densities.theta), left.shape[1], dtype.itemsize)
+    return left, right, _frozen(_in_blocks(densities.theta)), _frozen(whiten, dtype), size
 
 
 def joint(x: Array, frame: Frame, densities: Densities) -> Array:
