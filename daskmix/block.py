@@ -23,7 +23,7 @@ class Missing(Enum):
     trust = "trust"  # an earlier pass has seen that there are none
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """A box of the grid of all rows, read in C order; for a table, the grid has one axis."""
 

@@ -35,7 +35,7 @@ class Raw:
     seconds: float  # that reading took
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """A chunk of rows and how a task comes by it.
 

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from daskmix.block import Array, Missing, working_dtype
+from daskmix.block import Array, Missing, Place, working_dtype
 from daskmix.errors import InputTypeError, StoreNotFoundError, VariableNotFoundError
 from daskmix.rows import Part, Rows, box, places
 from daskmix.sources.dask import checked_weight, from_dask
@@ -109,17 +109,19 @@ class _OfVariable:
         return inside.transpose(*self.sample_dims, ...).values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Load:
-    """One region of each array, and its weights."""
+    """The region of each array that a place stands for, and its weights."""
 
     arrays: tuple[Callable[[Region], Array], ...]
-    region: Region
+    place: Place
     w: Array | None
 
     def __call__(self) -> tuple[list[Array], Array | None]:
-        arrays = [read(self.region) for read in self.arrays]
-        return arrays, None if self.w is None else np.broadcast_to(self.w, arrays[0].shape[: len(self.region)])
+        # Made here, not kept: there may be very many places.
+        region = tuple(slice(o, o + n) for o, n in zip(self.place.origin, self.place.shape, strict=True))
+        arrays = [read(region) for read in self.arrays]
+        return arrays, None if self.w is None else np.broadcast_to(self.w, self.place.shape)
 
 
 def rows_from_stored_array(stored: Stored, weight: Any, missing: Missing) -> Rows:
@@ -155,8 +157,7 @@ def _by_region(
     row_bytes = sum(width * a.dtype.itemsize for width, a in zip(widths, lazy, strict=True))
     parts, d, arrays = [], sum(widths), tuple(read)
     for number, (_, place) in enumerate(places(lazy[0].chunks[:axes])):
-        region = tuple(slice(o, o + n) for o, n in zip(place.origin, place.shape, strict=True))
-        load = _Load(arrays, region, None if weight is None else box(weight, place))
+        load = _Load(arrays, place, None if weight is None else box(weight, place))
         if place.rows:
             parts.append(Part(number, place, d, load, (), place.rows * row_bytes, source))
     total = sum(part.place.rows for part in parts)
