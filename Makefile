@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: env demo test lint types unit bench lock clean
+.PHONY: env demo test lint types unit bench bench-scaling lock clean
 
 env: $(STAMP)
 
@@ -33,6 +33,9 @@ unit: env
 #   .venv/bin/pip install pyspark scikit-learn-intelex
 bench: env  ## ratios to peers and to the limits of this machine, in one run of about an hour; writes docs/performance.md
 	$(BIN)/python -m benchmarks --write docs/performance.md
+
+bench-scaling: env  ## a model of a pass, fitted and checked on this machine in five minutes; writes docs/scaling.md
+	$(BIN)/python -m benchmarks.simulate --write docs/scaling.md
 
 lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -1,4 +1,4 @@
-"""What a pass costs: a model in closed form, without I/O. `benchmarks.simulate` measures its constants and checks it."""
+"""What a pass costs, in closed form and without I/O; `benchmarks.simulate` measures the constants and checks it."""
 
 from dataclasses import astuple, dataclass
 from math import ceil

@@ -1,7 +1,11 @@
 """The model of a pass, and what a pass of many chunks may not do: rebuild, read too much, send the model twice."""
 
 import pickle
+import re
+import subprocess
+import sys
 from dataclasses import asdict, astuple, dataclass, replace
+from pathlib import Path
 
 import distributed.client
 import numpy as np
@@ -181,3 +185,19 @@ def test_on_a_cluster_the_model_travels_once_to_each_worker(monkeypatch):
 def _questions_received(dask_worker):
     incoming = [key for entry in dask_worker.transfer_incoming_log for key in entry["keys"]]
     return sum(str(key).startswith("daskmix-question") for key in incoming)
+
+
+def test_a_quick_simulation_writes_the_whole_page(tmp_path):
+    page = tmp_path / "docs" / "scaling.md"
+    command = [sys.executable, "-m", "benchmarks.simulate", "--quick", f"--write={page}"]
+    run = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == page.read_text()
+    titles = re.findall(r"^## (.*)$", page.read_text(), re.MULTILINE)
+    assert titles == [
+        "What follows", "The constants", "A store of 1,000 chunks", "A cluster with nothing to do", "What it predicts",
+        "Workers that one scheduler keeps busy", "What the rule of bundles does", "What the fan-in does",
+        "Memory of client and scheduler",
+    ]  # fmt: skip
+    for table_ in re.findall(r"(?:^\|.*\n)+", page.read_text(), re.MULTILINE):
+        assert len({line.count("|") for line in table_.splitlines()}) == 1
