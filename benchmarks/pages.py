@@ -49,9 +49,10 @@ scheduler. All in seconds but the passes. The store must deliver what the worker
 rows for 1000 of them. No network and no disk of a store is in this table."""
 
 BREAKS = """\
-With so many workers the scheduler is as busy as they are; more of them only wait. A bundle is
-8/7 of a task, with its share of the merges, so that this number grows with the bundle and with the work on a byte, and does not depend on the
-size of the data. At {schedule:.2f} ms a task the scheduler hands out {rate:,.0f} tasks in a second."""
+With so many workers the scheduler is as busy as they are; more of them only wait. A bundle is 8/7 of a task,
+with its share of the merges, so that this number grows with the bundle and with the work on a byte, and does
+not depend on the size of the data. At {schedule:.2f} ms a task the scheduler hands out {rate:,.0f} tasks in a
+second."""
 
 TASKS = """\
 A bundle is clamp(total / {shares}, {small} MiB, {large} MiB), and {fan_in} answers are merged by a task. Below
