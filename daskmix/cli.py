@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -108,6 +108,18 @@ def _auto_or_number(ctx: click.Context, param: click.Parameter, value: str | Non
         raise click.BadParameter(f"{value!r} is neither auto nor a number", ctx, param) from None
 
 
+def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """2GiB -> the number of bytes."""
+    if value is None:
+        return None
+    from dask.utils import parse_bytes
+
+    try:
+        return parse_bytes(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no size; write it as in 500MB or 2GiB", ctx, param) from None
+
+
 def _several(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Options that stand together, first one first in the help."""
 
@@ -133,6 +145,21 @@ what_to_read = _several(
         "--sample-dims", callback=_names, metavar="DIM,DIM",
         help="Dims whose points are the rows, e.g. time,lat,lon. By default those that all variables share; of a "
         "single --variable all but the last.",
+    ),
+)  # fmt: skip
+how_to_keep = _several(
+    click.option(
+        "--cache", type=click.Choice(["auto", "memory", "disk", "off"]), default="auto", show_default=True,
+        help="Where decoded chunks stay between passes: in memory while there is room, then in scratch (auto), in one "
+        "of the two, or nowhere.",
+    ),
+    click.option(
+        "--cache-limit", callback=_bytes, metavar="SIZE",
+        help="Most that one process keeps, e.g. 2GiB; by default 30 % of its memory, half of the free disk.",
+    ),
+    click.option(
+        "--scratch", type=click.Path(exists=True, file_okay=False), metavar="DIR",
+        help="A folder on a local disk for scratch; Dask's temporary-directory by default.",
     ),
 )  # fmt: skip
 how_to_run = _several(
@@ -187,6 +214,7 @@ def main() -> None:
 @click.option("--random-state", type=click.IntRange(0, 2**32 - 1), help="Seed, to get the same model again.")
 @click.option("--out", required=True, metavar="STORE", help="Where to write the model.")
 @click.option("--labels-out", metavar="STORE", help="Where to write the label of each row.")
+@how_to_keep
 @how_to_run
 @click.option("--quiet", is_flag=True, help="No progress.")
 def fit(
@@ -201,6 +229,9 @@ def fit(
     scheduler: str | None,
     overwrite: bool,
     quiet: bool,
+    cache: Literal["auto", "memory", "disk", "off"],
+    cache_limit: int | None,
+    scratch: str | None,
     **options: Any,
 ) -> None:
     """Fit a model to the rows of INPUT, a path or URL of a Zarr store.
@@ -219,7 +250,11 @@ def fit(
       On a cluster:
         daskmix fit s3://bucket/x.zarr --model kmeans -k 64 --out model.zarr --scheduler tcp://10.0.0.1:8786
     """
-    model = _estimator(kind, k, quiet, options)
+    from daskmix import Run
+
+    progress: Literal["terminal", "log"] = "terminal" if sys.stderr.isatty() else "log"
+    run = Run(cache, cache_limit, scratch, progress=False if quiet else progress)
+    model = _estimator(kind, k, run, options)
     _free([out, labels_out], overwrite, inputs=[source])
     from daskmix import write_rows  # here, as everything below needs Dask and Zarr, which the lines above do not
 
@@ -233,15 +268,14 @@ def fit(
     _print_facts({"model written": out} | ({} if labels_out is None else {"labels written": labels_out}))
 
 
-def _estimator(kind: str, k: int, quiet: bool, options: Mapping[str, Any]) -> Any:
+def _estimator(kind: str, k: int, run: Any, options: Mapping[str, Any]) -> Any:
     """The estimator that the options describe."""
     given = {name: value for name, value in options.items() if value is not None}
     only_mixtures = [f"--{name.replace('_', '-')}" for name in ("covariance_type", "reg_covar") if name in given]
     if kind == "kmeans" and only_mixtures:
         raise click.UsageError(f"{only_mixtures[0]} is for mixtures; leave it out, or pass --model gmm")
-    from daskmix import GaussianMixture, KMeans, Run
+    from daskmix import GaussianMixture, KMeans
 
-    run = Run(progress=False if quiet else "terminal" if sys.stderr.isatty() else "log")
     if kind == "kmeans":
         return KMeans(k, run=run, **given)
     if "init" in given:

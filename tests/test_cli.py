@@ -100,6 +100,16 @@ def test_the_command_fits_what_python_fits(field, options, model):
     xr.testing.assert_identical(loaded.to_xarray(), model.to_xarray())
 
 
+@pytest.mark.parametrize("kept", [["--cache", "off"], ["--cache", "disk", "--cache-limit", "10kB", "--scratch", "."]])
+def test_what_is_kept_between_passes_changes_nothing(field, kept):
+    run("fit", field, *UV, "--model", "kmeans", "-k", 3, "--out", "plain.zarr")
+    run("fit", field, *UV, "--model", "kmeans", "-k", 3, "--out", "kept.zarr", *kept)
+    plain, other = (daskmix.load(name) for name in ("plain.zarr", "kept.zarr"))
+    np.testing.assert_array_equal(plain.cluster_centers_, other.cluster_centers_)
+    assert plain.inertia_ == other.inertia_
+    assert plain.bytes_read_ < other.bytes_read_
+
+
 def test_weights_are_a_variable_over_some_of_the_dims(field):
     run("fit", field, *UV, "--weights", "area", "--model", "kmeans", "-k", 3, "--out", "named.zarr")
     run("fit", field, *UV[4:], "--weights", "area", "--model", "kmeans", "-k", 3, "--out", "rest.zarr")
@@ -217,6 +227,8 @@ FIT = ["--model", "kmeans", "-k", "2", "--out", "out.zarr"]
         (["fit", "FIELD", *FIT, "--variable", "v", "--weights", "areas"], "has no variable 'areas'"),
         (["fit", "FIELD", *FIT, "--covariance-type", "diag"], "--covariance-type is for mixtures"),
         (["fit", "FIELD", *FIT, "--reg-covar", "little"], "neither auto nor a number"),
+        (["fit", "FIELD", *FIT, "--cache-limit", "much"], "no size; write it as in 500MB"),
+        (["fit", "FIELD", *FIT, "--scratch", "nowhere"], "'nowhere' does not exist"),
         (["fit", "FIELD", *FIT, "-k", "0"], "0 is not in the range"),
         (["fit", "FIELD", "--model", "kmeans", "-k", "2"], "Missing option '--out'"),
         (["fit", "FIELD", *FIT, "--labels-out", "./out.zarr"], "named for two outputs"),
