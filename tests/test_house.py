@@ -14,11 +14,11 @@ HOUSE = Path(daskmix.__file__).parent
 # Each module may import those that stand before it.
 ORDER = [
     "errors", "arrays", "block", "reduction", "kernels", "kernels.reference", "kernels.elementary", "kernels.compiled",
-    "device", "covariance", "centroids", "mixture", "sampling", "algorithms", "algorithms.base", "algorithms.seeding",
-    "algorithms.lloyd", "algorithms.em", "passes", "rows", "sources", "sources.dask", "sources.labelled",
-    "sources.zarr", "engines", "engines.keep", "engines.local", "engines.dask", "hooks", "answers", "fitting", "store",
-    "estimators.base", "estimators.kmeans", "estimators.gaussian_mixture", "estimators", "plot", "demo", "cli",
-    "testing",
+    "kernels.pruned", "device", "covariance", "centroids", "mixture", "sampling", "algorithms", "algorithms.base",
+    "algorithms.seeding", "algorithms.lloyd", "algorithms.em", "passes", "rows", "sources", "sources.dask",
+    "sources.labelled", "sources.zarr", "engines", "engines.keep", "engines.local", "engines.dask", "hooks", "answers",
+    "fitting", "store", "estimators.base", "estimators.kmeans", "estimators.gaussian_mixture", "estimators", "plot",
+    "demo", "cli", "testing",
 ]  # fmt: skip
 ABOVE_ROWS = ORDER[: ORDER.index("rows")]
 NOT_ABOVE_ROWS = {"dask", "distributed", "zarr", "xarray", "sklearn", "pandas", "matplotlib"}

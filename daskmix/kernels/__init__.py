@@ -118,6 +118,25 @@ class Assigned(NamedTuple):
     far_cluster: Array  # (m,)
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What is known of some rows for the centres of one pass; never needed, for it can be found anew."""
+
+    frame: Frame
+    centres: Array  # (k, d) in the dtype of the rows
+    label: Array  # (n,) int32
+    # (tiles, groups of centres, rows of a tile) float32: no distance to a centre but the label's is less; of no tiles
+    # while centres move too far for it
+    lower: Array
+    room: int  # bytes that `lower` takes, or will
+    typical: float  # distance of a row to its centre
+
+    @property
+    def nbytes(self) -> int:
+        # What is to come counts from the start, so that bounds are not begun where there is no room for them.
+        return int(self.centres.nbytes + self.label.nbytes) + self.room
+
+
 class Explained(NamedTuple):
     """Rows shared out among components by their densities; moments about the origin, or about the means if Centred."""
 
@@ -135,6 +154,12 @@ class Kernels(Protocol):
         self, x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], far: Sequence[int]
     ) -> list[Assigned]:
         """To each model its answer, given its centres (k, d) and how many far rows it wants."""
+        ...
+
+    def assign_again(
+        self, x: Array, w: Array | None, frame: Frame, centres: Array, far: int, bounds: Bounds | None
+    ) -> tuple[Assigned, Bounds | None, int]:
+        """To one model the same, with what the next pass may be given, and how many distances were not computed."""
         ...
 
     def explain(self, x: Array, w: Array | None, frame: Frame, densities: Densities) -> list[Explained]:

@@ -16,11 +16,11 @@ from numba import types
 from numba.extending import intrinsic
 
 from daskmix.block import Array
-from daskmix.kernels import Assigned, Centred, Densities, Explained, Frame, Order, Product, reference
+from daskmix.kernels import Assigned, Bounds, Centred, Densities, Explained, Frame, Order, Product, reference
 from daskmix.kernels.elementary import exp
 from daskmix.kernels.reference import distance
 
-__all__ = ["assign", "distance", "explain", "joint"]
+__all__ = ["assign", "assign_again", "distance", "explain", "joint"]
 
 # Sums may be reordered for vectors; infinities and NaN keep their meaning.
 FASTMATH = {"contract", "reassoc", "nsz"}
@@ -485,6 +485,14 @@ def assign(x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], fa
     of_clusters = (np.split(a, edges[1:-1]) for a in (mass, first))
     of_far_rows = (np.split(a, far_edges[1:-1]) for a in (far_distance, far_row, far_cluster))
     return [Assigned(*own) for own in zip(*of_clusters, cost.tolist(), *of_far_rows, strict=True)]
+
+
+def assign_again(
+    x: Array, w: Array | None, frame: Frame, centres: Array, far: int, bounds: Bounds | None
+) -> tuple[Assigned, Bounds | None, int]:
+    from daskmix.kernels import pruned  # which is made of the parts of this module
+
+    return pruned.assign(x, w, frame, centres, far, bounds)
 
 
 _ORDERS = {Order.trace: 0, Order.diagonal: 1, Order.full: 2, Order.pooled: 3}

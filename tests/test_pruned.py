@@ -1,0 +1,121 @@
+"""Bounds that are kept from pass to pass spare distances and change no bit."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from daskmix.kernels import Frame, compiled, pruned, reference
+
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(autouse=True)
+def bounds_from_the_first_pass_on(monkeypatch):
+    """However few and restless the centres are."""
+    monkeypatch.setattr(pruned, "RUNNING", np.inf)
+
+
+def same_bits(a, b):
+    return all(np.array_equal(x, y, equal_nan=True) for x, y in zip(a, b, strict=True))
+
+
+def as_plain(found, plain):
+    """The same rows for each cluster; distances may be added up otherwise, as two compilations do."""
+    assert same_bits(found[:2], plain[:2])
+    np.testing.assert_allclose(found.cost, plain.cost, rtol=1e-5, atol=1e-6)
+
+
+@st.composite
+def iterations(draw):
+    """Rows, weights, a frame and the centres of some passes: smooth or full of ties, still or restless."""
+    n, d, k = draw(st.integers(1, 800)), draw(st.integers(1, 20)), draw(st.integers(1, 50))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    x = rng.standard_normal((n, d)) * 2 + draw(st.sampled_from([0.0, 100.0]))
+    c = x[rng.integers(0, n, k)] + rng.standard_normal((k, d)) * draw(st.sampled_from([0.0, 0.1, 3.0]))
+    if draw(st.booleans()):  # quarters: ties, and rows and centres that are equal
+        x, c = np.round(4 * x) / 4, np.round(4 * c) / 4
+        x[rng.random(n) < 0.3] = x[0]
+    if draw(st.booleans()):
+        c[rng.integers(0, k)] = c[0]
+    w = rng.integers(0, 3, n).astype(float) if draw(st.booleans()) else None
+    frame = Frame(np.full(d, np.round(x.mean())), np.full(d, 0.5))
+    x, c = x.astype(dtype), frame.enter(c)
+    return x, w, frame, [c + step * rng.standard_normal((k, d)) for step in (0, 1e-7, 0.0, 1e-2, 0.3, 0.3, 1e-3)]
+
+
+@QUICK
+@given(iterations(), st.lists(st.booleans(), min_size=7, max_size=7))
+def test_bounds_change_no_bit_of_an_assignment_lost_or_made_for_other_centres(drawn, lost):
+    x, w, frame, passes = drawn
+    bounds = None
+    for centres, gone in zip(passes, lost, strict=True):
+        without, _, _ = compiled.assign_again(x, w, frame, centres, 5, None)
+        found, bounds, _ = compiled.assign_again(x, w, frame, centres, 5, None if gone else bounds)
+        assert same_bits(found, without)
+        (plain,) = compiled.assign(x, w, frame, [centres], [5])
+        as_plain(found, plain)
+
+
+@QUICK
+@given(iterations())
+def test_bounds_are_never_above_a_distance(drawn):
+    x, w, frame, passes = drawn
+    bounds = None
+    for centres in passes:
+        _, bounds, _ = compiled.assign_again(x, w, frame, centres, 0, bounds)
+        c = bounds.centres.astype(np.float64)
+        y = reference.enter(x, frame).astype(np.float64)
+        size = bounds.lower.shape[2]
+        for i in range(len(x) if len(bounds.lower) else 0):
+            distance = np.sqrt(((y[i] - c) ** 2).sum(axis=1))
+            distance[bounds.label[i]] = np.inf
+            lower = bounds.lower[i // size, :, i % size]
+            assert (np.repeat(lower, pruned.GROUP)[: len(c)] <= distance).all()
+
+
+def test_numbers_out_of_reach_are_decided_as_without_bounds():
+    for dtype, huge in ((np.float32, 3e38), (np.float64, 1e300)):
+        x = np.array([[0.0, 0], [huge, 0], [-huge, huge], [1, 1], [1e-30, 0]], dtype).repeat(5, axis=0)
+        frame, bounds = Frame(np.zeros(2), np.ones(2)), None
+        for centres in (np.eye(3, 2), np.eye(3, 2) * 1e-25, np.eye(3, 2)):
+            with np.errstate(over="ignore", invalid="ignore"):
+                without, _, _ = compiled.assign_again(x, None, frame, centres, 2, None)
+                found, bounds, _ = compiled.assign_again(x, None, frame, centres, 2, bounds)
+            assert same_bits(found, without)
+
+
+def test_centres_that_stay_spare_all_distances():
+    x = np.random.default_rng(0).standard_normal((1000, 3))
+    frame = Frame(np.zeros(3), np.ones(3))
+    bounds, spared = None, []
+    for _ in range(3):
+        _, bounds, some = compiled.assign_again(x, None, frame, x[:20], 0, bounds)
+        spared.append(some)
+    groups = -(-20 // pruned.GROUP)
+    assert spared == [0, 0, 1000 * groups * pruned.GROUP]
+
+
+def test_while_centres_run_nothing_is_measured_by_bounds(monkeypatch):
+    monkeypatch.setattr(pruned, "RUNNING", 0.01)
+    x = np.random.default_rng(0).standard_normal((1000, 3))
+    frame = Frame(np.zeros(3), np.ones(3))
+    _, bounds, _ = compiled.assign_again(x, None, frame, x[:20], 0, None)
+    assert pruned._still_tell(bounds, frame, x[:20] + 1e-3, 1000)
+    assert not pruned._still_tell(bounds, frame, x[:20] + 0.1, 1000)
+    assert not pruned._still_tell(bounds, Frame(np.ones(3), np.ones(3)), x[:20], 1000)
+    assert not pruned._still_tell(bounds, frame, x[:20], 999)
+
+
+def test_bounds_are_made_when_centres_slow_down_and_counted_before(monkeypatch):
+    monkeypatch.setattr(pruned, "RUNNING", 0.01)
+    x = np.random.default_rng(0).standard_normal((1000, 3))
+    frame, bounds, seen = Frame(np.zeros(3), np.ones(3)), None, []
+    for step in (0, 0.1, 0.2, 0.2, 0.2):
+        _, bounds, spared = compiled.assign_again(x, None, frame, x[:20] + step, 0, bounds)
+        seen.append((len(bounds.lower) > 0, spared > 0, bounds.nbytes))
+    made, spares, nbytes = zip(*seen, strict=True)
+    assert made == (False, False, False, True, True)
+    assert spares == (False, False, False, False, True)
+    assert set(nbytes) == {bounds.centres.nbytes + bounds.label.nbytes + bounds.lower.nbytes}
