@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fits, grid, named, reads, restarts, scaling, stores
+from benchmarks import fits, grid, named, pruning, reads, restarts, scaling, stores
 from benchmarks.cases import DIAG, FULL, KMEANS
 from benchmarks.report import Section, headline, introduction
 from benchmarks.settings import Settings
@@ -23,6 +23,7 @@ PARTS: dict[str, Part] = {
     "stores": stores.section,
     "scaling": scaling.section,
     "fits": fits.section,
+    "pruning": pruning.section,
     "reads": reads.section,
 }
 
