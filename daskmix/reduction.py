@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -58,6 +58,17 @@ class Linear(Reduction[A]):
         return answer
 
 
+class Remembers(Reduction[A]):
+    """A question that is answered sooner with a memo of the last pass, and alike without.
+
+    Memos are values, each under the name of the question that made it.
+    """
+
+    @abstractmethod
+    def map_with(self, block: Block, ops: Kernels, memos: Mapping[str, Any]) -> tuple[A, dict[str, Any]]:
+        """The answer of some rows, and the memos for the next pass over the same rows."""
+
+
 class Sums:
     """A dataclass whose fields are added one by one."""
 
@@ -68,7 +79,7 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Together(Reduction[tuple[Any, ...]]):
+class Together(Remembers[tuple[Any, ...]]):
     """Several questions, one read; those with equal features, one product."""
 
     parts: tuple[Reduction[Any], ...]
@@ -77,10 +88,16 @@ class Together(Reduction[tuple[Any, ...]]):
         return tuple(part.zero() for part in self.parts)
 
     def map(self, block: Block, ops: Kernels) -> tuple[Any, ...]:
+        return self.map_with(block, ops, {})[0]
+
+    def map_with(self, block: Block, ops: Kernels, memos: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         found: dict[int, Any] = {}
+        made: dict[str, Any] = {}
         for group in self._groups():
-            found |= zip(group, _answers([self.parts[i] for i in group], block, ops), strict=True)
-        return tuple(found[i] for i in range(len(self.parts)))
+            answers, its = _answers([self.parts[i] for i in group], block, ops, memos)
+            found |= zip(group, answers, strict=True)
+            made |= its
+        return tuple(found[i] for i in range(len(self.parts))), made
 
     def merge(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(part.merge(x, y) for part, x, y in zip(self.parts, a, b, strict=True))
@@ -97,8 +114,17 @@ class Together(Reduction[tuple[Any, ...]]):
         return list(groups.values())
 
 
-def _answers(group: Sequence[Any], block: Block, ops: Kernels) -> list[Any]:
-    return [group[0].map(block, ops)] if len(group) == 1 else type(group[0]).map_all(group, block, ops)
+def _answers(
+    group: Sequence[Any], block: Block, ops: Kernels, memos: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """The answers to questions that share a product, or to one question, which may leave memos."""
+    if len(group) > 1:
+        return type(group[0]).map_all(group, block, ops), {}
+    (question,) = group
+    if isinstance(question, Remembers):
+        answer, made = question.map_with(block, ops, memos)
+        return [answer], made
+    return [question.map(block, ops)], {}
 
 
 def _row_bytes(group: Sequence[Any]) -> int:

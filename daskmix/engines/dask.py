@@ -42,7 +42,7 @@ def engine_for(rows: Rows, keep: Keep = NOTHING) -> Engine:
     if _inside_a_task():
         return Local(keep=keep)
     if rows.in_memory:
-        return Local() if len(rows.bundles) <= 1 else OnDask(scheduler="threads")
+        return Local(keep=keep) if len(rows.bundles) <= 1 else OnDask(scheduler="threads", keep=keep)
     return OnDask(keep=keep)
 
 
@@ -89,7 +89,7 @@ def _answer(missing: Missing, ops: str, reduction: Reduction[A], held: Held, *gi
 def _filled(held: Held, missing: Missing) -> Held:
     """The bundle with what memory has room for, read before Dask asks for its size."""
     # Another one: workers remember the tasks that they were sent, and would keep what is in them.
-    filled = Held(held.bundle, held.keep, held.ahead)
+    filled = Held(held.bundle, held.keep, held.ahead, held.memory)
     filled.fill(missing)
     return filled
 

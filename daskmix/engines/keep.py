@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,16 +58,21 @@ class Held:
     cluster may move, lose or spill it as it likes.
     """
 
-    def __init__(self, bundle: Sequence[Part], keep: Keep = NOTHING, ahead: bool = False) -> None:
+    def __init__(
+        self, bundle: Sequence[Part], keep: Keep = NOTHING, ahead: bool = False, memory: Keep = NOTHING
+    ) -> None:
         self.bundle, self.keep, self.ahead = tuple(bundle), keep, ahead
+        self.memory = memory  # what memos may take, also of rows that need not be kept
+        self._memos: dict[tuple[int, int], _Memos] = {}
         self._kept: list[_Kept | None] = [None] * len(self.bundle)
         self._filled: set[int] = set()  # chunks that were read before they were asked for
 
     def __reduce__(self) -> Any:
-        return Held, (self.bundle, self.keep, self.ahead)
+        return Held, (self.bundle, self.keep, self.ahead, self.memory)
 
     def __sizeof__(self) -> int:
-        return object.__sizeof__(self) + sum(kept.in_memory for kept in self._kept if kept is not None)
+        rows = sum(kept.in_memory for kept in self._kept if kept is not None)
+        return object.__sizeof__(self) + rows + sum(memos.nbytes for memos in self._memos.values())
 
     def blocks(self, missing: Missing, given: Sequence[Any]) -> Iterator[tuple[Block, Tally]]:
         """Each chunk, clean, and what was read for it; `given` are the values that the parts need, in order."""
@@ -97,8 +102,20 @@ class Held:
 
     def drop(self) -> None:
         """Let go of what is kept, and keep no more."""
-        self.keep = NOTHING
+        self.keep = self.memory = NOTHING
         self._kept = [None] * len(self.bundle)
+        self._memos = {}
+
+    def recall(self, place: tuple[int, int]) -> Mapping[str, Any]:
+        """What was remembered of a tile: the number of its chunk, and its first row there."""
+        memos = self._memos.get(place)
+        return {} if memos is None else memos.values
+
+    def remember(self, place: tuple[int, int], values: Mapping[str, Any]) -> None:
+        """Keep these memos instead of the last ones, where there is room."""
+        self._memos.pop(place, None)
+        if values and (memos := _shelf.put_memos(values, self.memory)) is not None:
+            self._memos[place] = memos
 
     def _fresh(self, given: Sequence[Any]) -> Iterator[Raw]:
         """The chunks that are not kept, as they are read; where it pays, the next one while this one is computed on."""
@@ -133,6 +150,14 @@ class _Kept:
     def block(self) -> Block:
         x = _array(self.x).astype(self.like.x.dtype, copy=False)
         return replace(self.like, x=x, w=None if self.w is None else _array(self.w))
+
+
+@dataclass(frozen=True, eq=False)
+class _Memos:
+    """What questions remember of a tile."""
+
+    values: Mapping[str, Any]
+    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -200,6 +225,15 @@ class _Shelf:
         if not keep.disk or fast or keep.fit in self.full:
             return None, 0
         return self._on_disk(x, w, like, raw.nbytes, keep)
+
+    def put_memos(self, values: Mapping[str, Any], keep: Keep) -> _Memos | None:
+        """Memos, kept in memory, or None where there is no room."""
+        nbytes = sum(memo.nbytes for memo in values.values())
+        if not (keep.memory and self._reserve("memory", nbytes, _memory_limit(keep))):
+            return None
+        memos = _Memos(values, nbytes)
+        weakref.finalize(memos, self._release, "memory", nbytes)
+        return memos
 
     def has_room(self, nbytes: int, keep: Keep) -> bool:
         """Whether so many bytes would go into memory now."""

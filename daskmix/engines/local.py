@@ -12,12 +12,12 @@ import dask
 import scipy.linalg  # noqa: F401  its BLAS must be loaded before threadpoolctl looks for it
 from threadpoolctl import ThreadpoolController
 
-from daskmix.block import Missing
+from daskmix.block import Block, Missing
 from daskmix.device import suited
 from daskmix.engines.keep import NOTHING, Held, Keep
 from daskmix.kernels import Kernels, compiled
 from daskmix.passes import Tally
-from daskmix.reduction import Reduction, merge_in_order, merge_tree
+from daskmix.reduction import Reduction, Remembers, merge_in_order, merge_tree
 from daskmix.rows import Part, Rows
 
 A = TypeVar("A")
@@ -59,11 +59,20 @@ def answer_bundle(
     rows = max(TILE_STEP, TILE_BYTES // max(reduction.row_bytes(), 1) // TILE_STEP * TILE_STEP)
     answer, tally = reduction.zero(), Tally(0, 0, 0)
     with one_blas_thread():
-        for block, read in held.blocks(missing, given):
+        for number, (block, read) in enumerate(held.blocks(missing, given)):
             for tile in block.tiles(rows):
-                answer = reduction.merge(answer, reduction.map(tile, suited(ops, tile.x)))
+                found = _answer_tile(reduction, tile, suited(ops, tile.x), held, (number, tile.first))
+                answer = reduction.merge(answer, found)
             tally += read
     return answer, tally
+
+
+def _answer_tile(reduction: Reduction[A], tile: Block, ops: Kernels, held: Held, place: tuple[int, int]) -> A:
+    if not isinstance(reduction, Remembers):
+        return reduction.map(tile, ops)
+    answer, memos = reduction.map_with(tile, ops, held.recall(place))
+    held.remember(place, memos)
+    return answer
 
 
 def merge_answers(reduction: Reduction[A], answers: Sequence[tuple[A, Tally]]) -> tuple[A, Tally]:
@@ -84,7 +93,7 @@ class Shelves:
             if parts is rows.parts:
                 return held
         keep = self.keep if rows.keep else NOTHING
-        made = [Held(bundle, keep, ahead=not rows.in_memory) for bundle in rows.bundles]
+        made = [Held(bundle, keep, ahead=not rows.in_memory, memory=self.keep) for bundle in rows.bundles]
         self._seen.append((rows.parts, made))
         return made
 
