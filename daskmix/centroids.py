@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from daskmix.block import Array, Block
 from daskmix.kernels import Assigned, Features, Frame, Kernels
-from daskmix.reduction import Linear, Sums
+from daskmix.reduction import Linear, Remembers, Sums
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Assignment(Sums):
     first: Array  # (k, d) sum of w * x
     cost: float  # sum of w * |x - c|^2
     farthest: Farthest
+    spared: int = 0  # distances that were not computed
 
     def relocated(self) -> tuple[Assignment, tuple[int, ...]]:
         """Each empty cluster is given one of the farthest rows, which leaves its own; and which clusters those are.
@@ -82,19 +84,21 @@ class Assignment(Sums):
 
 
 @dataclass(frozen=True)
-class Assign(Linear[Assignment]):
+class Assign(Linear[Assignment], Remembers[Assignment]):
     """Give each row to its nearest centre."""
 
     centroids: Centroids
     frame: Frame
     relocatable: int = 0  # how many of the farthest rows to keep
+    memo: str = ""  # the name of what is remembered from pass to pass; "" for a question that is asked once
 
     def zero(self) -> Assignment:
         k, d = self.centroids.centres.shape
         return Assignment(np.zeros(k), np.zeros((k, d)), 0.0, Farthest.none(self.relocatable, d))
 
-    def features(self) -> Features:
-        return Features(self.frame)
+    def features(self) -> Features | None:
+        # With a memo it stands alone, so that to lose the memo changes no bit.
+        return None if self.memo else Features(self.frame)
 
     @classmethod
     def map_all(cls, questions: Sequence[Assign], block: Block, ops: Kernels) -> list[Assignment]:
@@ -102,6 +106,18 @@ class Assign(Linear[Assignment]):
         far = [question.relocatable for question in questions]
         found = ops.assign(block.x, block.w, questions[0].frame, centres, far)
         return [question._answer(block, own) for question, own in zip(questions, found, strict=True)]
+
+    def map(self, block: Block, ops: Kernels) -> Assignment:
+        return self.map_with(block, ops, {})[0]
+
+    def map_with(self, block: Block, ops: Kernels, memos: Mapping[str, Any]) -> tuple[Assignment, dict[str, Any]]:
+        if not self.memo:
+            return super().map(block, ops), {}
+        found, memo, spared = ops.assign_again(
+            block.x, block.w, self.frame, self.centroids.centres, self.relocatable, memos.get(self.memo)
+        )
+        answer = replace(self._answer(block, found), spared=spared)
+        return answer, {} if memo is None else {self.memo: memo}
 
     def _answer(self, block: Block, found: Assigned) -> Assignment:
         kept = found.far_distance >= 0

@@ -110,6 +110,7 @@ class Fit:
                 "objective": _best(objectives, measure),
                 "live": len(done.live),
                 "path": getattr(states[done.live[0]], "path", ""),
+                "pruned": _pruned([states[i] for i in done.live], done.read.rows),
                 "seconds": done.seconds,
                 "chunks": done.read.chunks,
                 "rows": done.read.rows,
@@ -134,6 +135,12 @@ def _best(objectives: Sequence[float | None], measure: str) -> float | None:
     if not known:
         return None
     return min(known) if measure == "inertia" else max(known)
+
+
+def _pruned(states: Sequence[Any], rows: int) -> float:
+    """The share of all distances between rows and centres that a pass did not compute."""
+    spared = sum(getattr(state, "spared", 0) for state in states)
+    return spared / (rows * sum(state.model.k for state in states)) if spared else 0.0
 
 
 def on_sample(algorithm: Algorithm[Any, Any], state: Any, rows: Rows) -> Any:

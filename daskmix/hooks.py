@@ -40,6 +40,7 @@ class Run:
     cache_limit : int or None
         Most bytes that one process keeps: of memory for "auto" and "memory", of disk for "disk". By default 30 % of the
         memory that the process may use, and half of what is free on the disk.
+        Bounds that K-means remembers of its rows, with 128 clusters or more, count as memory; also of rows in memory.
     scratch : str, path or None
         A folder on a local disk for scratch. By default Dask's `temporary-directory`, else the system's, unless that is
         no local disk.

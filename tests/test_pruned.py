@@ -1,11 +1,27 @@
-"""Bounds that are kept from pass to pass spare distances and change no bit."""
+"""What K-means remembers of its rows spares distances and changes no bit."""
 
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import dask
+import dask.array as da
 import numpy as np
 import pytest
+import zarr
+from distributed import Client, LocalCluster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daskmix import KMeans, Run, testing
+from daskmix.centroids import Assign, Centroids
+from daskmix.engines import keep
+from daskmix.engines.keep import NOTHING
+from daskmix.engines.local import Local
 from daskmix.kernels import Frame, compiled, pruned, reference
+from daskmix.reduction import Together
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -14,6 +30,8 @@ QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(Heal
 def bounds_from_the_first_pass_on(monkeypatch):
     """However few and restless the centres are."""
     monkeypatch.setattr(pruned, "RUNNING", np.inf)
+    monkeypatch.setattr("daskmix.algorithms.lloyd.MANY", 1)
+    monkeypatch.setattr("daskmix.algorithms.lloyd.NUMBERS", 1)
 
 
 def same_bits(a, b):
@@ -75,6 +93,21 @@ def test_bounds_are_never_above_a_distance(drawn):
             assert (np.repeat(lower, pruned.GROUP)[: len(c)] <= distance).all()
 
 
+@QUICK
+@given(iterations())
+def test_an_iteration_with_bounds_is_lloyds(drawn):
+    x, w, frame, (centres, *_) = drawn
+    plain = found = Centroids(centres)
+    block = testing.block_of(x, w)
+    memos = {}
+    for _ in range(6):
+        sums = Assign(plain, frame, 3, "one").map(block, compiled)
+        (answer,), memos = Together((Assign(found, frame, 3, "one"),)).map_with(block, compiled, memos)
+        answer = replace(answer, spared=0)
+        testing.assert_same_answer(answer, sums, 0.0, 0.0)
+        plain, found = plain.learn(sums.relocated()[0]), found.learn(answer.relocated()[0])
+
+
 def test_numbers_out_of_reach_are_decided_as_without_bounds():
     for dtype, huge in ((np.float32, 3e38), (np.float64, 1e300)):
         x = np.array([[0.0, 0], [huge, 0], [-huge, huge], [1, 1], [1e-30, 0]], dtype).repeat(5, axis=0)
@@ -119,3 +152,112 @@ def test_bounds_are_made_when_centres_slow_down_and_counted_before(monkeypatch):
     assert made == (False, False, False, True, True)
     assert spares == (False, False, False, False, True)
     assert set(nbytes) == {bounds.centres.nbytes + bounds.label.nbytes + bounds.lower.nbytes}
+
+
+N, D, K = 12_000, 4, 30
+STARTS: dict = {"n_clusters": K, "init": "random", "n_init": 2, "random_state": 0, "tol": 0, "max_iter": 8}
+
+
+@pytest.fixture(autouse=True)
+def small_bundles(monkeypatch):
+    monkeypatch.setattr("daskmix.rows.SMALL", 100_000)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rows") / "x.zarr"
+    x = np.round(np.random.default_rng(0).standard_normal((N, D)) * 8) / 8  # ties happen
+    array = zarr.create_array(path, shape=x.shape, chunks=(1000, D), dtype=x.dtype)
+    array[:] = x
+    return str(path)
+
+
+def bits(x, run=None):
+    """Everything that a fit found, as bytes; and the shares of distances that it did not compute."""
+    model = KMeans(**STARTS, run=run).fit(x)
+    found = [model.cluster_centers_, np.array(model.inertia_), model.cluster_weights_]
+    return b"".join(a.tobytes() for a in found), [record["pruned"] for record in model.history_]
+
+
+@pytest.fixture(scope="module")
+def right(store):
+    """Without anything that is remembered."""
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        patch.setattr("daskmix.algorithms.lloyd.MANY", 1)
+        patch.setattr("daskmix.algorithms.lloyd.NUMBERS", 1)
+        patch.setattr("daskmix.rows.SMALL", 100_000)
+        found, shares = bits(store, Run(cache="off"))
+        assert set(shares) == {0.0}
+        return found
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_number_of_threads_gives_the_same_bits_and_spares_distances(store, right, threads):
+    with dask.config.set(scheduler="threads", num_workers=threads):
+        found, shares = bits(store)
+    assert found == right
+    assert shares[-1] > 0.1
+    assert all(0 <= share < 1 for share in shares)
+
+
+@pytest.mark.parametrize("run", [Run(cache="off"), Run(cache="disk"), Run(cache_limit=N * D * 4 + 50_000)])
+def test_without_room_for_memos_the_bits_are_the_same(store, right, run):
+    found, shares = bits(store, run)
+    assert found == right
+    assert (shares[-1] == 0) == (run.cache != "auto")
+    assert (keep._shelf.memory, keep._shelf.disk) == (0, 0)
+
+
+def test_memos_count_within_the_limit_and_are_let_go_with_the_fit(store):
+    limit, seen = N * D * 4 + 300_000, []
+    bits(store, Run(cache_limit=limit, callbacks=(lambda _: seen.append(keep._shelf.memory),)))
+    assert N * D * 4 < max(seen) <= limit
+    assert keep._shelf.memory == 0
+
+
+def test_the_local_engine_gives_the_same_bits(store, right, monkeypatch):
+    monkeypatch.setattr("daskmix.fitting.engine_for", lambda rows, keep=NOTHING: Local(keep=keep))
+    found, shares = bits(store)
+    assert found == right
+    assert shares[-1] > 0.1
+
+
+def test_rows_in_memory_are_remembered_too(store, right):
+    x = da.from_array(zarr.open_array(store)[:], chunks=(1000, D))
+    found, shares = bits(x)
+    assert found == right
+    assert shares[-1] > 0.1
+
+
+def on_workers():
+    """What the tests set here, set on a worker."""
+    from daskmix import rows
+    from daskmix.kernels import pruned as there
+
+    there.RUNNING, rows.SMALL = np.inf, 100_000
+
+
+def test_memos_that_are_lost_with_their_worker_change_nothing(store, right):
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**options) as processes, Client(processes) as client:
+        client.run(on_workers)
+        found, shares = bits(store)
+        assert found == right
+        assert shares[-1] > 0.1
+        killed = []
+
+        def kill():
+            deadline = time.time() + 30
+            while time.time() < deadline and not killed:
+                busy = [w for w, info in client.processing().items() if any("daskmix-read" in str(k) for k in info)]
+                if busy:
+                    pid = client.run(os.getpid, workers=busy[:1])[busy[0]]
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+        assassin = threading.Thread(target=kill)
+        assassin.start()
+        found, _ = bits(store)
+        assassin.join()
+        assert killed
+        assert found == right

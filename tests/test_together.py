@@ -1,6 +1,7 @@
 """Questions that share the features of a row and one wider product are answered as if each were asked alone."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,16 @@ def test_other_features_are_another_product(others):
     ops = Counting()
     Together((explain(Full(), 3), *others, explain(Full(), 2))).map(rows(50, D, False), ops)
     assert ops.calls == {"explain": 1 + len(others)}
+
+
+@pytest.mark.parametrize("ops", KERNELS)
+def test_a_question_with_a_memo_has_a_product_of_its_own(ops):
+    block, counting = rows(700, D, True), Counting(ops)
+    one, other = (replace(assign(9, seed=seed), memo=f"start {seed}") for seed in (0, 1))
+    first, *_, last = Together((one, assign(2), assign(5), other)).map(block, counting)
+    assert counting.calls == {"assign": 1, "assign_again": 2}
+    # To the bit: what it remembers must not depend on who shares the read.
+    testing.assert_same_answer((first, last), (one.map(block, ops), other.map(block, ops)), 0.0, 0.0)
 
 
 @pytest.mark.parametrize("ops", KERNELS)

@@ -12,6 +12,8 @@ from daskmix.centroids import Assign, Assignment, Centroids
 from daskmix.kernels import Frame
 from daskmix.reduction import Reduction
 
+# Bounds spare time where there are so many centres, and numbers in them: measured by `benchmarks/pruning.py`.
+MANY, NUMBERS = 128, 2048
 RELOCATABLE = 256  # at most so many empty clusters are moved in one pass
 
 
@@ -23,6 +25,7 @@ class LloydState:
     cost: float = np.inf  # of the model that the last pass asked about, in units of the rows
     mass: Array | None = None  # (k,) of each cluster in the last pass
     relocated_in_all: int = 0  # empty clusters that were moved so far
+    spared: int = 0  # distances that the last pass did not compute, of all rows to all centres
     settled: Outcome | None = None  # the centres are final, and why; only their cost is still to be measured
 
     @property
@@ -37,6 +40,7 @@ class Lloyd(Algorithm[LloydState, Assignment]):
     frame: Frame
     tol: float = 0.0  # on the sum of squared shifts of the centres, in the frame
     max_iter: int = 300
+    start_number: int = 0  # of several that share their passes
 
     def start(self, model: Centroids | None = None) -> LloydState:
         if model is None:
@@ -45,11 +49,14 @@ class Lloyd(Algorithm[LloydState, Assignment]):
 
     def ask(self, state: LloydState) -> Reduction[Assignment]:
         relocatable = 0 if state.settled else min(state.model.k - 1, RELOCATABLE)
-        return Assign(state.model, self.frame, relocatable)
+        k, numbers = state.model.k, state.model.centres.size
+        memo = f"lloyd {self.start_number}" if k >= MANY and numbers >= NUMBERS else ""
+        return Assign(state.model, self.frame, relocatable, memo)
 
     def tell(self, state: LloydState, answer: Assignment) -> LloydState:
         # Scales are powers of two, so this is exact.
         cost = answer.cost / float(self.frame.scale[0]) ** 2
+        state = replace(state, spared=answer.spared)
         if state.settled:
             return replace(state, cost=cost, mass=answer.mass, outcome=state.settled)
         sums, relocated = answer.relocated()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -210,13 +211,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         states = []
         for start in range(n_init):
             rng = np.random.default_rng([self.seed_, start])
-            algorithm: Algorithm[Any, Any] = lloyd
+            algorithm: Algorithm[Any, Any] = replace(lloyd, start_number=start)
             if callable(init):
                 legacy = np.random.RandomState(rng.integers(2**31))
                 centres = frame.enter(np.asarray(init(sample.x, k, random_state=legacy), dtype=np.float64))
             elif init == "k-means||":
                 seeding = ParallelSeeding(k, frame, fit.rows.dtype, int(rng.integers(2**31)))
-                algorithm, centres = Chain(seeding, lloyd), random_rows(x, w, 1, rng)
+                algorithm, centres = Chain(seeding, algorithm), random_rows(x, w, 1, rng)
             else:
                 centres = (random_rows if init == "random" else plus_plus)(x, w, k, rng)
             algorithms.append(algorithm)
