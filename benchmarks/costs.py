@@ -90,17 +90,24 @@ def pass_seconds(costs: Costs, job: Job, workers: int, cores: float | None = Non
     them, and what can only come before or after.
     """
     cores = workers + 1 if cores is None else cores
-    # The busiest worker has a whole number of bundles, all of them full.
-    share = min(1.0, ceil(job.bundles / workers) * max(job.bundle, job.chunk) / job.nbytes)
-    decode = share * job.nbytes * costs.decode
-    read = share * job.chunks * costs.chunk
-    compute = share * job.nbytes * job.compute
-    tasks = share * job.tasks * costs.task
-    merge = share * job.sent * (costs.merge + costs.travel)
+    # The busiest worker has a whole number of bundles, all of them full, its part of the merges, and the question.
+    bundles, merges = ceil(job.bundles / workers), ceil(sum(job.levels) / workers)
+    nbytes = min(job.nbytes, bundles * max(job.bundle, job.chunk))
+    sent = min(job.sent, job.answer * (bundles + merges))
+    decode = nbytes * costs.decode
+    read = ceil(nbytes / job.chunk) * costs.chunk
+    compute = nbytes * job.compute
+    tasks = (1 + bundles + merges) * costs.task
+    merge = sent * (costs.merge + costs.travel)
     working = decode + read + compute + tasks + merge
     handing_out = job.tasks * costs.schedule
-    of_all_cores = (working / share + handing_out) / cores
-    wait = max(working, handing_out, of_all_cores) - working
+    all_workers = (
+        job.nbytes * (costs.decode + job.compute)
+        + job.chunks * costs.chunk
+        + job.tasks * costs.task
+        + job.sent * (costs.merge + costs.travel)
+    )
+    wait = max(working, handing_out, (all_workers + handing_out) / cores) - working
     # Every worker asks the one that was given the model.
     spread = (workers - 1) * job.model * costs.travel
     tail = len(job.levels) * (costs.step + (job.fan_in - 1) * job.answer * (costs.merge + costs.travel))
