@@ -1,5 +1,8 @@
 """What can go wrong, each also the builtin exception it resembles."""
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 
 class DaskmixError(Exception):
     """Base of every error that daskmix raises on purpose."""
@@ -11,6 +14,13 @@ class InputError(DaskmixError, ValueError):
 
 class InputTypeError(DaskmixError, TypeError):
     """The rows are of a kind that daskmix does not read."""
+
+
+def not_one_of(name: str, value: object, allowed: Sequence[object]) -> InputError:
+    """The error for an unknown option, with the nearest that is known."""
+    near = get_close_matches(str(value), [word for word in allowed if isinstance(word, str)], n=1, cutoff=0.3)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return InputError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}{hint}")
 
 
 class FeatureError(InputError):

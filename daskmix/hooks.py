@@ -15,7 +15,7 @@ import numpy as np
 import threadpoolctl
 
 from daskmix.engines.keep import Keep, keep_for
-from daskmix.errors import InputError
+from daskmix.errors import InputError, not_one_of
 
 PROGRESS = ("auto", "terminal", "log", False)
 CACHES = ("auto", "memory", "disk", "off")
@@ -65,14 +65,14 @@ class Run:
 
     def __post_init__(self) -> None:
         if self.cache not in CACHES:
-            raise InputError(f"cache={self.cache!r} is not one of {', '.join(map(repr, CACHES))}")
+            raise not_one_of("cache", self.cache, CACHES)
         limit = self.cache_limit
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 0):
             raise InputError(f"cache_limit={limit!r} must be a number of bytes, or None")
         if self.scratch is not None and not os.path.isdir(self.scratch):
             raise InputError(f"scratch={os.fspath(self.scratch)!r} is no folder on this machine; make it first")
         if self.progress not in PROGRESS:
-            raise InputError(f"progress={self.progress!r} is not one of {', '.join(map(repr, PROGRESS))}")
+            raise not_one_of("progress", self.progress, PROGRESS)
         if self.device not in DEVICES:
             raise InputError(
                 f'device={self.device!r} is not one of "cuda", None; pass "cuda" for a GPU, or leave it out to compute '

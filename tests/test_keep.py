@@ -288,6 +288,8 @@ def test_on_a_cluster_each_chunk_is_decoded_once_and_let_go(store, right, tmp_pa
 
 
 def test_what_cannot_be_is_refused():
+    with pytest.raises(InputError, match="did you mean 'memory'"):
+        Run(cache="mem")
     for bad in ({"cache": "ram"}, {"cache_limit": -1}, {"cache_limit": 1.5}, {"scratch": "/no/such/folder"}):
         with pytest.raises(InputError):
             Run(**bad)

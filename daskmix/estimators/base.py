@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -20,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from daskmix import answers, rows
 from daskmix.answers import RowFunction
 from daskmix.block import Array, Missing, unmasked, working_dtype
-from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError, VariableNotFoundError
+from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError, VariableNotFoundError, not_one_of
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
 from daskmix.rows import Rows
@@ -190,9 +189,7 @@ class Estimator(BaseEstimator):
     def _option(self, name: str, allowed: Sequence[str]) -> str:
         value = getattr(self, name)
         if not isinstance(value, str) or value not in allowed:
-            near = get_close_matches(str(value), allowed, n=1, cutoff=0.3)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}{hint}")
+            raise not_one_of(name, value, allowed)
         return value
 
     def _whole(self, name: str, least: int) -> int:
