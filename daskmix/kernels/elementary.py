@@ -57,7 +57,8 @@ def _exp_double(x: Any) -> Any:
     p = p * r + 0.5
     p = p * r + 1.0
     p = p * r + 1.0
-    power = np.int64((np.int64(n) + 1023) << 52).view(np.float64)
+    exponent: Any = np.int64(n)
+    power = np.int64((exponent + 1023) << 52).view(np.float64)
     return p * power if x > LEAST else 0.0
 
 
@@ -72,5 +73,6 @@ def _exp_single(x: Any) -> Any:
     p = p * r + np.float32(0.5)
     p = p * r + np.float32(1.0)
     p = p * r + np.float32(1.0)
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    exponent: Any = np.int32(n)
+    power = np.int32((exponent + np.int32(127)) << np.int32(23)).view(np.float32)
     return p * power if x > LEAST_SINGLE else np.float32(0.0)
