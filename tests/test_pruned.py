@@ -38,12 +38,6 @@ def same_bits(a, b):
     return all(np.array_equal(x, y, equal_nan=True) for x, y in zip(a, b, strict=True))
 
 
-def as_plain(found, plain):
-    """The same rows for each cluster; distances may be added up otherwise, as two compilations do."""
-    assert same_bits(found[:2], plain[:2])
-    np.testing.assert_allclose(found.cost, plain.cost, rtol=1e-5, atol=1e-6)
-
-
 @st.composite
 def iterations(draw):
     """Rows, weights, a frame and the centres of some passes: smooth or full of ties, still or restless."""
@@ -58,7 +52,7 @@ def iterations(draw):
     if draw(st.booleans()):
         c[rng.integers(0, k)] = c[0]
     w = rng.integers(0, 3, n).astype(float) if draw(st.booleans()) else None
-    frame = Frame(np.full(d, np.round(x.mean())), np.full(d, 0.5))
+    frame = Frame(np.full(d, np.round(x.mean())), np.full(d, draw(st.sampled_from([0.5, 1.0]))))
     x, c = x.astype(dtype), frame.enter(c)
     return x, w, frame, [c + step * rng.standard_normal((k, d)) for step in (0, 1e-7, 0.0, 1e-2, 0.3, 0.3, 1e-3)]
 
@@ -73,7 +67,7 @@ def test_bounds_change_no_bit_of_an_assignment_lost_or_made_for_other_centres(dr
         found, bounds, _ = compiled.assign_again(x, w, frame, centres, 5, None if gone else bounds)
         assert same_bits(found, without)
         (plain,) = compiled.assign(x, w, frame, [centres], [5])
-        as_plain(found, plain)
+        assert same_bits(found, plain)
 
 
 @QUICK
@@ -161,6 +155,7 @@ STARTS: dict = {"n_clusters": K, "init": "random", "n_init": 2, "random_state": 
 @pytest.fixture(autouse=True)
 def small_bundles(monkeypatch):
     monkeypatch.setattr("daskmix.rows.SMALL", 100_000)
+    monkeypatch.setattr("daskmix.sources.zarr.RUN", 1)
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +181,7 @@ def right(store):
         patch.setattr("daskmix.algorithms.lloyd.MANY", 1)
         patch.setattr("daskmix.algorithms.lloyd.NUMBERS", 1)
         patch.setattr("daskmix.rows.SMALL", 100_000)
+        patch.setattr("daskmix.sources.zarr.RUN", 1)
         found, shares = bits(store, Run(cache="off"))
         assert set(shares) == {0.0}
         return found

@@ -14,6 +14,8 @@ import numpy as np
 
 from daskmix.block import Array
 
+NEAR_ONE = 2.0**-10  # units: numbers of this size, or its inverse, neither overflow nor vanish when they are squared
+
 
 class Order(Enum):
     """Which second moments a covariance structure learns from, and how its densities are evaluated."""
@@ -53,10 +55,16 @@ class Frame:
 
     @staticmethod
     def of(mean: Array, spread: Array, dtype: np.dtype) -> "Frame":
-        """About this mean, in units of the power of two nearest to this spread."""
+        """About this mean, in units of the power of two nearest to this spread.
+
+        Where the mean is within the spread no digits are at stake, and rows near zero in units near one stay as they
+        are: they need not be copied.
+        """
         spread = np.where((spread > 0) & np.isfinite(spread), spread, 1.0)
         scale = np.exp2(-np.round(np.log2(spread)))
-        return Frame(np.asarray(mean, dtype=dtype).astype(np.float64), scale)
+        scale = np.where((scale > NEAR_ONE) & (scale < 1 / NEAR_ONE), 1.0, scale)
+        shift = np.where(np.abs(mean) <= spread, 0.0, mean)
+        return Frame(np.asarray(shift, dtype=dtype).astype(np.float64), scale)
 
 
 @dataclass(frozen=True)

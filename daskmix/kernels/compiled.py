@@ -4,7 +4,7 @@ Rows of a tile lie along the last axis, so that every loop over rows is a vector
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import scipy.linalg  # noqa: F401  numba's np.dot calls SciPy's BLAS
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from daskmix.block import Array
@@ -24,10 +25,13 @@ __all__ = ["assign", "assign_again", "distance", "explain", "joint"]
 
 # Sums may be reordered for vectors; infinities and NaN keep their meaning.
 FASTMATH = {"contract", "reassoc", "nsz"}
+EXACT = FASTMATH - {"reassoc"}
 SQUARE = 8  # rows and columns that are transposed at a time
 # Rows: few enough for the first-level cache where features are few. No power of two, whose columns share a cache set.
 ASSIGN_TILE = 240
-LINE = 16  # float32 in a cache line
+STRIPS = (240, 120, 80, 48, 24)  # rows of a tile that are multiplied at a time
+SMALL_PRODUCT = 1_000_000  # multiplications: up to so many, OpenBLAS does not copy the factors first, and is faster
+LINE = 64  # bytes in a cache line
 BLOCK_FEATURES = 256
 # Of a block of features, and of log densities of all models: both stay in the second-level cache, and OpenBLAS
 # multiplies what is that small without copying it first.
@@ -37,8 +41,8 @@ STEP = 64  # rows
 NO_WEIGHTS = np.empty(0)
 
 
-def _jit(function: Callable[..., Any]) -> Any:
-    options: dict[str, Any] = {"nogil": True, "fastmath": FASTMATH}
+def _jit(function: Callable[..., Any], fastmath: set[str] = FASTMATH) -> Any:
+    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to write a cache: compile once per process
@@ -110,6 +114,16 @@ def _prefetch(typing: Any, array: Any, index: Any) -> Any:
     return types.void(array, types.intp), emit
 
 
+@intrinsic
+def _per_line(typing: Any, array: Any) -> Any:
+    """How many elements are in a cache line: a constant to the compiler."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_constant(types.intp, 8 * LINE // signature.args[0].dtype.bitwidth)
+
+    return types.intp(array), emit
+
+
 @_jit
 def _add(sums, more):
     """sums += more, without an array in between."""
@@ -119,11 +133,45 @@ def _add(sums, more):
 
 
 @_jit
-def _enter(rows, shift, scale, y):
-    """Rows in the frame; the last tile may be shorter than y."""
-    for i in range(len(rows)):
-        for f in range(rows.shape[1]):
-            y[i, f] = (rows[i, f] - shift[f]) * scale[f]
+def _repeated(a):
+    """The same numbers SQUARE times: loops over a row alone are too short where features are few."""
+    out = np.empty(SQUARE * len(a), a.dtype)
+    for i in range(0, len(out), len(a)):
+        out[i : i + len(a)] = a
+    return out
+
+
+@_jit
+def _enter(flat, begin, count, shifts, scales, y):
+    """`count` numbers of rows, at flat[begin:], in the frame; shifts and scales of several rows."""
+    for i in range(0, count, len(shifts)):
+        m = min(len(shifts), count - i)
+        rows, out = flat[begin + i : begin + i + m], y[i : i + m]
+        for j in range(m):
+            out[j] = (rows[j] - shifts[j]) * scales[j]
+
+
+@_jit
+def _nothing_to_do(shift, scale):
+    """Whether rows are in the frame as they come."""
+    return not np.any(shift != 0) and np.all(scale == 1)
+
+
+@_jit
+def _in_frame(flat, begin, count, shifts, scales, as_they_are, out):
+    """A tile in the frame, flat: a copy in `out`, or the rows where they lie if as many follow as are read beyond."""
+    if as_they_are and begin + len(out) <= len(flat):
+        return flat[begin : begin + len(out)]
+    _enter(flat, begin, count, shifts, scales, out)
+    return out
+
+
+@_jit
+def _filled_up(c):
+    """Centres (k, d) with zeros up to a whole number of vectors."""
+    out = np.zeros((len(c), -(-c.shape[1] // SQUARE) * SQUARE), c.dtype)
+    out[:, : c.shape[1]] = c
+    return out
 
 
 @_jit
@@ -152,29 +200,88 @@ def _nearest(scores, half, u, v, b, best, cluster):
 
 
 @_jit
-def _gather(y, b, w, start, c, cluster, distance, mass, first, ahead, at, reach):
+def _label(y, b, c, c_transposed, half, edges, between, scores, best, cluster):
+    """The nearest centre of each model to the first b rows of a flat tile, strip by strip: cluster (models, rows)."""
+    (k, d), strip = c.shape, scores.shape[1]
+    for r in range(0, b, strip):
+        rows = y[r * d : (r + strip) * d].reshape(strip, d)
+        # For so small a product BLAS is twice as slow with a transposed factor; whichever is smaller is transposed by
+        # hand.
+        if d < k:
+            _transpose(rows, between)
+            np.dot(c, between, scores)
+        else:
+            np.dot(rows, c_transposed, between)
+            _transpose(between, scores)
+        for m in range(len(edges) - 1):
+            _nearest(scores, half, edges[m], edges[m + 1], min(strip, b - r), best[m, r:], cluster[m, r:])
+
+
+@intrinsic
+def _gather_row(typing: Any, y: Any, at: Any, d: Any, share: Any, c: Any, first: Any, to: Any) -> Any:
+    """The row at y[at:] times its share is added to first[to:]; its squared distance to the centre at c[to:].
+
+    Centres and sums are filled up to whole vectors; what is read of y beyond the row counts as zero. The order of the
+    additions is fixed here, so that the bits do not depend on where this is compiled.
+    """
+    number = y.dtype
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes, word = ir.VectorType(context.get_value_type(number), SQUARE), ir.IntType(32)
+        vector, alignment = lanes.as_pointer(), number.bitwidth // 8
+        _, at, d, share, _, _, to = arguments
+        nothing = ir.Constant(lanes, [0.0] * SQUARE)
+        shares = builder.insert_element(ir.Constant(lanes, ir.Undefined), share, word(0))
+        shares = builder.shuffle_vector(shares, shares, ir.Constant(ir.VectorType(word, SQUARE), [0] * SQUARE))
+        total = cgutils.alloca_once_value(builder, nothing)
+
+        def address(array: int, offset: Any) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
+            return builder.bitcast(builder.gep(data, [offset]), vector)
+
+        def take(offset: Any, present: Callable[[Any], Any]) -> None:
+            row = present(builder.load(address(0, builder.add(at, offset)), align=alignment))
+            centre, sums = address(4, builder.add(to, offset)), address(5, builder.add(to, offset))
+            away = builder.fsub(row, builder.load(centre, align=alignment))
+            square = builder.fmul(away, away, flags=("contract",))
+            builder.store(builder.fadd(builder.load(total), square, flags=("contract",)), total)
+            added = builder.fmul(shares, row, flags=("contract",))
+            added = builder.fadd(builder.load(sums, align=alignment), added, flags=("contract",))
+            builder.store(added, sums, align=alignment)
+
+        begin, step = ir.Constant(d.type, 0), ir.Constant(d.type, SQUARE)
+        whole = builder.and_(d, ir.Constant(d.type, -SQUARE))
+        with cgutils.for_range_slice(builder, begin, whole, step) as (offset, _):
+            take(offset, lambda row: row)
+        left = builder.trunc(builder.sub(d, whole), word)
+        with builder.if_then(builder.icmp_signed(">", left, word(0))):
+            most = builder.insert_element(ir.Constant(ir.VectorType(word, SQUARE), ir.Undefined), left, word(0))
+            most = builder.shuffle_vector(most, most, ir.Constant(ir.VectorType(word, SQUARE), [0] * SQUARE))
+            inside = builder.icmp_signed("<", ir.Constant(ir.VectorType(word, SQUARE), list(range(SQUARE))), most)
+            take(whole, lambda row: builder.select(inside, row, nothing))
+        found = builder.load(total)
+        half = SQUARE // 2
+        while half:
+            turned = ir.Constant(ir.VectorType(word, SQUARE), [(lane + half) % SQUARE for lane in range(SQUARE)])
+            found = builder.fadd(found, builder.shuffle_vector(found, found, turned))
+            half //= 2
+        return builder.extract_element(found, word(0))
+
+    return number(y, types.intp, types.intp, number, c, first, types.intp), emit
+
+
+@_jit
+def _gather(y, d, b, w, start, c, cluster, distance, mass, first, ahead, at, reach):
     """Each row to its cluster, and how far it is; meanwhile `reach` of each row of the next tile is fetched."""
-    d = y.shape[1]
-    zero = y.dtype.type(0)
+    k, stride = c.shape
+    flat_c, flat_first = c.reshape(k * stride), first.reshape(k * stride)
     for i in range(b):
-        for f in range(0, reach, LINE):
+        for f in range(0, reach, _per_line(ahead)):
             _prefetch(ahead, at + i * d + f)
         j = cluster[i]
-        squared = zero
-        if w is None:
-            for f in range(d):
-                away = y[i, f] - c[j, f]
-                squared += away * away
-                first[j, f] += y[i, f]
-            mass[j] += 1.0
-        else:
-            share = y.dtype.type(w[start + i])
-            for f in range(d):
-                away = y[i, f] - c[j, f]
-                squared += away * away
-                first[j, f] += share * y[i, f]
-            mass[j] += w[start + i]
-        distance[i] = squared
+        weight = 1.0 if w is None else w[start + i]
+        mass[j] += weight
+        distance[i] = _gather_row(y, i * d, d, y.dtype.type(weight), flat_c, flat_first, j * stride)
 
 
 @_jit
@@ -188,15 +295,28 @@ def _next_to_give_way(distance, row):
     return slot
 
 
-@_jit
+@partial(_jit, fastmath=EXACT)
 def _measure(distance, b, w, start):
-    """What the rows of a tile cost, and the largest distance."""
-    cost, farthest = 0.0, distance[0]
+    """What the rows of a tile cost, and the largest distance; the order of additions is fixed, as in `_gather_row`."""
+    a0, a1, a2, a3 = 0.0, 0.0, 0.0, 0.0
+    fours = b // 4 * 4
+    for i in range(0, fours, 4):
+        if w is None:
+            a0 += distance[i]
+            a1 += distance[i + 1]
+            a2 += distance[i + 2]
+            a3 += distance[i + 3]
+        else:
+            a0 += w[start + i] * distance[i]
+            a1 += w[start + i + 1] * distance[i + 1]
+            a2 += w[start + i + 2] * distance[i + 2]
+            a3 += w[start + i + 3] * distance[i + 3]
+    for i in range(fours, b):
+        a0 += distance[i] if w is None else w[start + i] * distance[i]
+    farthest = distance[0]
     for i in range(b):
-        weight = 1.0 if w is None else w[start + i]
-        cost += weight * distance[i]
         farthest = max(farthest, distance[i])
-    return cost, farthest
+    return (a0 + a1) + (a2 + a3), farthest
 
 
 @_jit
@@ -211,45 +331,44 @@ def _keep_farthest(distance, b, w, start, cluster, u, far_distance, far_row, far
 
 
 @_jit
-def _assign(x, w, shift, scale, c, half, edges, mass, first, cost, far_edges, far_distance, far_row, far_cluster):
+def _assign(
+    x, w, shift, scale, c, half, edges, strip, mass, first, cost, far_edges, far_distance, far_row, far_cluster
+):
     """Model m has the centres edges[m] to edges[m + 1]. w is an array or None, which compiles to no weights."""
     n, d = x.shape
-    k = c.shape[0]
-    size = max(1, min(n, ASSIGN_TILE))
+    k, models = len(c), len(cost)
+    size = ASSIGN_TILE
     flat = x.reshape(n * d)
-    y = np.empty((size, d), x.dtype)
+    shifts, scales, as_they_are = _repeated(shift), _repeated(scale), _nothing_to_do(shift, scale)
+    entered = np.zeros(size * d + SQUARE, x.dtype)
+    c_filled = _filled_up(c)
     c_transposed = np.ascontiguousarray(c.T)
-    # For so small a product BLAS is twice as slow with a transposed factor; whichever is smaller is transposed by hand.
-    narrow = d < k
-    between = np.empty((d, size) if narrow else (size, k), x.dtype)
-    scores = np.empty((k, size), x.dtype)
-    best = np.empty(size, x.dtype)
-    cluster = np.empty(size, np.int32)
+    between = np.empty((d, strip) if d < k else (strip, k), x.dtype)
+    scores = np.empty((k, strip), x.dtype)
+    best = np.empty((models, size), x.dtype)
+    cluster = np.empty((models, size), np.int32)
     distance = np.empty(size, x.dtype)
-    tile_first = np.empty((k, d), x.dtype)
+    tile_first = np.empty_like(c_filled)
     least = np.where(far_edges[1:] > far_edges[:-1], -1.0, np.inf)
     for start in range(0, n, size):
         b = min(size, n - start)
-        _enter(x[start : start + b], shift, scale, y)
-        if narrow:
-            _transpose(y, between)
-            np.dot(c, between, scores)
-        else:
-            np.dot(y, c_transposed, between)
-            _transpose(between, scores)
+        y = _in_frame(flat, start * d, b * d, shifts, scales, as_they_are, entered)
+        _label(y, b, c, c_transposed, half, edges, between, scores, best, cluster)
         # The next tile is fetched once; where rows are shorter than a cache line, the processor's own way is as good.
-        reach = d - LINE + 1
+        reach = d - _per_line(flat) + 1
         tile_first[:] = 0
-        for m in range(len(cost)):
-            _nearest(scores, half, edges[m], edges[m + 1], b, best, cluster)
-            _gather(y, b, w, start, c, cluster, distance, mass, tile_first, flat, (start + size) * d, reach)
+        for m in range(models):
+            _gather(
+                y, d, b, w, start, c_filled, cluster[m], distance, mass, tile_first,
+                flat, (start + size) * d, reach,
+            )  # fmt: skip
             reach = 0
             spent, farthest = _measure(distance, b, w, start)
             cost[m] += spent
             if farthest > least[m]:
                 u, v = far_edges[m], far_edges[m + 1]
                 least[m] = _keep_farthest(
-                    distance, b, w, start, cluster, edges[m], far_distance[u:v], far_row[u:v], far_cluster[u:v]
+                    distance, b, w, start, cluster[m], edges[m], far_distance[u:v], far_row[u:v], far_cluster[u:v]
                 )
         _add(first, tile_first)
 
@@ -319,6 +438,7 @@ def _log_joint(columns, left, right, theta, phi, of_block, joint):
 def _joint_product(x, shift, scale, left, right, theta, whiten, size, out):
     n, d = x.shape
     _, k, p = theta.shape
+    flat, shifts, scales = x.reshape(n * d), _repeated(shift), _repeated(scale)
     y = np.zeros((size, d), theta.dtype)
     whitened = np.zeros((size, d), theta.dtype)
     columns = np.zeros((d + 3, size), theta.dtype)
@@ -329,7 +449,7 @@ def _joint_product(x, shift, scale, left, right, theta, whiten, size, out):
     of_rows = np.empty((size, k), theta.dtype)
     for start in range(0, n, size):
         b = min(size, n - start)
-        _enter(x[start : start + b], shift, scale, y)
+        _enter(flat, start * d, b * d, shifts, scales, y.reshape(size * d))
         if len(whiten) > 0:
             np.dot(y, whiten, whitened)
             _columns(whitened, columns)
@@ -349,6 +469,7 @@ def _explain_product(x, w, shift, scale, left, right, theta, edges, whiten, sums
     """
     n, d = x.shape
     blocks, k, p = theta.shape
+    flat, shifts, scales = x.reshape(n * d), _repeated(shift), _repeated(scale)
     one = theta.dtype.type(1)
     y = np.zeros((size, d), theta.dtype)
     whitened = np.zeros((size, d), theta.dtype)
@@ -364,7 +485,7 @@ def _explain_product(x, w, shift, scale, left, right, theta, edges, whiten, sums
     is_pooled = len(whiten) > 0
     for start in range(0, n, size):
         b = min(size, n - start)
-        _enter(x[start : start + b], shift, scale, y)
+        _enter(flat, start * d, b * d, shifts, scales, y.reshape(size * d))
         if is_pooled:
             np.dot(y, whiten, whitened)
             _columns(whitened, columns)
@@ -475,16 +596,22 @@ def assign(x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], fa
     half = 0.5 * (c * c).sum(axis=1)
     edges, far_edges = _edges([len(own) for own in centres]), _edges(far)
     mass, first, cost = np.zeros(len(c)), np.zeros(c.shape), np.zeros(len(centres))
-    far_distance, far_row, far_cluster = (np.full(sum(far), fill) for fill in (-1.0, 0, 0))
+    farthest = [np.full(sum(far), fill) for fill in (-1.0, 0, 0)]
     shift, scale = _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype)
     weights = None if w is None else _weights(w)
     _assign(
-        _frozen(x), weights, shift, scale, _frozen(c), _frozen(half), edges, mass, first, cost,
-        far_edges, far_distance, far_row, far_cluster,
+        _frozen(x), weights, shift, scale, _frozen(c), _frozen(half), edges, strip_of(*c.shape), mass, first, cost,
+        far_edges, *farthest,
     )  # fmt: skip
-    of_clusters = (np.split(a, edges[1:-1]) for a in (mass, first))
-    of_far_rows = (np.split(a, far_edges[1:-1]) for a in (far_distance, far_row, far_cluster))
-    return [Assigned(*own) for own in zip(*of_clusters, cost.tolist(), *of_far_rows, strict=True)]
+    answers = []
+    for u, v, a, b, spent in zip(edges, edges[1:], far_edges, far_edges[1:], cost.tolist(), strict=False):
+        answers.append(Assigned(mass[u:v], first[u:v], spent, *(its[a:b] for its in farthest)))
+    return answers
+
+
+def strip_of(k: int, d: int) -> int:
+    """How many rows of a tile are multiplied at a time."""
+    return next((strip for strip in STRIPS if strip * k * d <= SMALL_PRODUCT), ASSIGN_TILE)
 
 
 def assign_again(

@@ -6,9 +6,7 @@ group's centres, the row's own left out, is kept from pass to pass and lowered b
 over; of others all distances are computed.
 
 The labels are those of the plain kernel, and sums are added in the same order: with bounds or without, this kernel
-gives the same bits. (`_gather` is compiled once more here, and the compiler may add the squares of a distance in
-another order than in the plain kernel: the cost may differ in its last digits. So a fit stays with one of the two.)
-Proof for the labels:
+gives the same bits. Proof for the labels:
 
 With u the unit roundoff of the rows' dtype, e = (d + 8) u, C the length of the longest centre and r the distance of a
 row y to its own centre a (|y| <= r + C), the plain kernel takes the first largest of the computed scores
@@ -35,17 +33,21 @@ from daskmix.block import Array
 from daskmix.kernels import Assigned, Bounds, Frame
 from daskmix.kernels.compiled import (
     ASSIGN_TILE,
-    LINE,
+    SQUARE,
     _add,
-    _enter,
+    _filled_up,
     _frozen,
     _gather,
+    _in_frame,
     _jit,
     _keep_farthest,
+    _label,
     _measure,
-    _nearest,
-    _transpose,
+    _nothing_to_do,
+    _per_line,
+    _repeated,
     _weights,
+    strip_of,
 )
 
 __all__ = ["assign"]
@@ -209,11 +211,11 @@ def _failing(before, moved, limit, after, rows):
 @_jit
 def _limits(y, b, c, label, scales, best, noise, limit):
     """Squared distances to the centres of an earlier pass, and how far away all others are beyond doubt."""
-    widen, of_distance, reach = scales[0], scales[2], scales[3]
+    d, widen, of_distance, reach = c.shape[1], scales[0], scales[2], scales[3]
     for i in range(b):
         squared = y.dtype.type(0)
-        for f in range(y.shape[1]):
-            away = y[i, f] - c[label[i], f]
+        for f in range(d):
+            away = y[i * d + f] - c[label[i], f]
             squared += away * away
         best[i] = squared
     for i in range(b):
@@ -261,7 +263,9 @@ def _search(flat, b, d, k, groups, scales, moved, before, after, best, noise, li
 
 
 @_jit
-def _assign(x, w, shift, scale, c, half, groups, scales, moved, known, label, before, far, mass, first, found, after):
+def _assign(
+    x, w, shift, scale, c, half, strip, groups, scales, moved, known, label, before, far, mass, first, found, after
+):
     """As the plain kernel, from the labels and bounds of an earlier pass where they are known; both anew.
 
     Bounds of one tile stand for all: those `before` are not known yet, or those `after` not wanted.
@@ -270,23 +274,25 @@ def _assign(x, w, shift, scale, c, half, groups, scales, moved, known, label, be
     k = c.shape[0]
     size = max(1, min(n, ASSIGN_TILE))
     flat = x.reshape(n * d)
-    y = np.empty((size, d), x.dtype)
+    shifts, all_scales, as_they_are = _repeated(shift), _repeated(scale), _nothing_to_do(shift, scale)
+    entered = np.zeros(ASSIGN_TILE * d + SQUARE, x.dtype)
+    c_filled = _filled_up(c)
     c_transposed = np.ascontiguousarray(c.T)
-    narrow = d < k
-    between = np.empty((d, size) if narrow else (size, k), x.dtype)
-    scores = np.empty((k, size), x.dtype)
+    between = np.empty((d, strip) if d < k else (strip, k), x.dtype)
+    scores = np.empty((k, strip), x.dtype)
+    edges = np.array([0, k])
     best, other, own, noise, limit, distance = [np.empty(size, x.dtype) for _ in range(6)]
-    cluster = np.empty(size, np.int32)
+    cluster = np.empty((1, size), np.int32)
     rows = np.empty(size + TOGETHER, np.int64)
-    tile_first = np.empty((k, d), x.dtype)
+    tile_first = np.empty_like(c_filled)
     far_distance = np.full(far, -1.0)
     far_row = np.zeros(far, np.int64)
     far_cluster = np.zeros(far, np.int64)
     least = -1.0 if far else np.inf
-    cost, measured = 0.0, 0
+    cost, measured, reach = 0.0, 0, d - _per_line(flat) + 1
     for start in range(0, n, size):
         b = min(size, n - start)
-        _enter(x[start : start + b], shift, scale, y)
+        y = _in_frame(flat, start * d, b * d, shifts, all_scales, as_they_are, entered)
         tile = start // size
         labels, bounds = found[start : start + b], after[min(tile, len(after) - 1)]
         doubt = not known
@@ -297,7 +303,7 @@ def _assign(x, w, shift, scale, c, half, groups, scales, moved, known, label, be
             _limits(y, b, c, was, scales, best, noise, limit)
             own[:] = best
             measured += _search(
-                y.reshape(size * d), b, d, k, groups, scales, moved, before[min(tile, len(before) - 1)], bounds,
+                y, b, d, k, groups, scales, moved, before[min(tile, len(before) - 1)], bounds,
                 best, noise, limit, labels, other, rows,
             )  # fmt: skip
             for i in range(b):
@@ -307,20 +313,14 @@ def _assign(x, w, shift, scale, c, half, groups, scales, moved, known, label, be
                     bounds[group, i] = min(bounds[group, i], _bound(own[i], scales[1]))
                 doubt |= not other[i] > best[i] * scales[0] + noise[i]
         if doubt:
-            if narrow:
-                _transpose(y, between)
-                np.dot(c, between, scores)
-            else:
-                np.dot(y, c_transposed, between)
-                _transpose(between, scores)
-            _nearest(scores, half, 0, k, b, limit, cluster)
+            _label(y, b, c, c_transposed, half, edges, between, scores, limit.reshape(1, size), cluster)
             for i in range(b):
-                if known and cluster[i] != labels[i]:
+                if known and cluster[0, i] != labels[i]:
                     group = labels[i] // GROUP
                     bounds[group, i] = min(bounds[group, i], _bound(best[i], scales[1]))
-                labels[i] = cluster[i]
+                labels[i] = cluster[0, i]
         tile_first[:] = 0
-        _gather(y, b, w, start, c, labels, distance, mass, tile_first, flat, (start + size) * d, d - LINE + 1)
+        _gather(y, d, b, w, start, c_filled, labels, distance, mass, tile_first, flat, (start + size) * d, reach)
         spent, farthest = _measure(distance, b, w, start)
         cost += spent
         if farthest > least:
@@ -378,8 +378,8 @@ def assign(
     mass, first, found = np.zeros(k), np.zeros((k, d)), np.empty(n, np.int32)
     cost, *farthest, measured = _assign(
         _frozen(x), None if w is None else _weights(w), _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype),
-        _frozen(c), _frozen(half), _frozen(_grouped(c)).reshape(-1), _scales(c), _frozen(moved), known, _frozen(label),
-        _frozen(before), far, mass, first, found, after,
+        _frozen(c), _frozen(half), strip_of(k, d), _frozen(_grouped(c)).reshape(-1), _scales(c), _frozen(moved), known,
+        _frozen(label), _frozen(before), far, mass, first, found, after,
     )  # fmt: skip
     typical = float(np.sqrt(cost / max(mass.sum(), 1e-300)))
     spared = (n * groups - measured) * GROUP if known else 0
