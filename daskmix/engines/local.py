@@ -57,14 +57,15 @@ def answer_bundle(
 ) -> tuple[A, Tally]:
     """Read each chunk, clean it, map its tiles and merge: one small answer."""
     rows = max(TILE_STEP, TILE_BYTES // max(reduction.row_bytes(), 1) // TILE_STEP * TILE_STEP)
-    answer, tally = reduction.zero(), Tally(0, 0, 0)
+    answer: A | None = None
+    tally = Tally(0, 0, 0)
     with one_blas_thread():
         for number, (block, read) in enumerate(held.blocks(missing, given)):
             for tile in block.tiles(rows):
                 found = _answer_tile(reduction, tile, suited(ops, tile.x), held, (number, tile.first))
-                answer = reduction.merge(answer, found)
+                answer = found if answer is None else reduction.merge(answer, found)
             tally += read
-    return answer, tally
+    return reduction.zero() if answer is None else answer, tally
 
 
 def _answer_tile(reduction: Reduction[A], tile: Block, ops: Kernels, held: Held, place: tuple[int, int]) -> A:
