@@ -26,7 +26,7 @@ from daskmix.block import Missing
 from daskmix.engines.dask import OnDask
 from daskmix.engines.keep import Held
 from daskmix.rows import Rows
-from daskmix.sources.zarr import open_path, rows_from_stored_array
+from daskmix.sources.zarr import RUN, open_path, rows_from_stored_array
 
 ANSWER = 4096  # bytes of an answer to nothing
 TRAVELS = 32 << 20  # bytes of what is sent to see how fast
@@ -75,11 +75,11 @@ def merging(nbytes: int = 8 << 20) -> float:
 
 
 @contextmanager
-def store_of(chunks: int) -> Iterator[str]:
-    """A store of so many small chunks; none was written, so that all read as the fill value."""
+def store_of(chunks: int, rows: int) -> Iterator[str]:
+    """A store of so many chunks of so many rows; none was written, so that all read as the fill value."""
     with TemporaryDirectory() as folder:
         path = str(Path(folder) / "rows.zarr")
-        zarr.create_array(path, shape=(chunks * 10, 4), chunks=(10, 4), dtype="f4", compressors=None)
+        zarr.create_array(path, shape=(chunks * rows, 4), chunks=(rows, 4), dtype="f4", compressors=None)
         yield path
 
 
@@ -90,7 +90,7 @@ def rows_of(path: str) -> Rows:
 
 @dataclass(frozen=True)
 class PerChunk:
-    """What the program that fits spends on a chunk that it never sees."""
+    """What the program that fits spends on a chunk that it never sees, and that is not read with others."""
 
     memory: float  # bytes
     pickled: float  # bytes, in the bundle that holds it
@@ -99,7 +99,7 @@ class PerChunk:
 
 def per_chunk(chunks: int = 10_000) -> PerChunk:
     """Memory of parts, and what of it is sent."""
-    with store_of(chunks) as path:
+    with store_of(chunks, rows=RUN // 16) as path:
         tracemalloc.start()
         rows = rows_of(path)
         memory = tracemalloc.get_traced_memory()[0]

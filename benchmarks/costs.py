@@ -4,7 +4,6 @@ from dataclasses import astuple, dataclass
 from math import ceil
 
 from daskmix.reduction import FAN_IN
-from daskmix.rows import LARGE, SHARES, SMALL
 
 
 @dataclass(frozen=True)
@@ -76,11 +75,6 @@ class Split:
     @property
     def seconds(self) -> float:
         return sum(astuple(self))
-
-
-def bundle_bytes(nbytes: float) -> float:
-    """The rule of `daskmix.rows`: what one task reads."""
-    return min(max(nbytes / SHARES, SMALL), LARGE)
 
 
 def pass_seconds(costs: Costs, job: Job, workers: int, cores: float | None = None) -> Split:

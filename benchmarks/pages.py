@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from benchmarks.costs import Costs, Job, Split, pass_seconds, workers_at_most
 from benchmarks.report import Section, machine, paragraph, table
 from daskmix.reduction import FAN_IN
-from daskmix.rows import LARGE, SHARES, SMALL
+from daskmix.rows import LARGE, MOST, SHARES, SMALL
+from daskmix.sources.zarr import RUN
 
 if TYPE_CHECKING:
     from benchmarks.simulate import Checked, Measured, Question
@@ -19,7 +20,6 @@ SIZES = (1, 10, 100)  # TB
 WORKERS = (10, 100, 1000)
 CHUNK = 16 * MIB
 WIRE = 8 / 10e9  # s per byte on a network of 10 Gbit/s
-MOST_TASKS = 1 << 16  # of a pass, by the rule that is proposed
 KEPT_BYTES = 1 / 5e9  # s per byte: rows that are kept are only looked at, at the speed of memory
 
 FITTED = """\
@@ -31,8 +31,8 @@ are one process, as they are in a `LocalCluster`, so that what a task costs ther
 MANY = """\
 A store of {chunks:,} chunks of 160 bytes that were never written, so that all read as the fill value: nothing
 to decode, and what is left is what a chunk costs. The pass asks nothing, on the threaded scheduler. All
-in processor seconds. Where chunks are not kept, nearly all of it is Zarr's own: one call for each chunk.
-Sixty-four neighbours in one call would cost the last line."""
+in processor seconds. Neighbours below {run} MiB together are read with one call to Zarr: with a call for each
+they would cost the last line. Chunks that are kept are as many, each by itself."""
 
 CHECKED = """\
 Passes over {bundles} bundles without rows, on clusters of processes that share {cores} cores with the scheduler
@@ -55,14 +55,13 @@ not depend on the size of the data. At {schedule:.2f} ms a task the scheduler ha
 second."""
 
 TASKS = """\
-A bundle is clamp(total / {shares}, {small} MiB, {large} MiB), and {fan_in} answers are merged by a task. Below
-{low:.0f} GiB a pass has fewer tasks than {shares}, so that more workers than that are of no use; above
-{high:.0f} GiB the number of tasks grows with the data, and so does the scheduler's share: 100 TB are 745,059
-bundles. Proposed: clamp(total / {shares}, {small} MiB, max({large} MiB, total / {most:,})), which changes
-nothing below {from_:.1f} TB and holds a pass at {most:,} bundles beyond. It costs no memory, since a task holds
-one chunk at a time; it costs a longer last round: at {most:,} bundles on 1000 workers the busiest has 66 where
-the mean is 65.5. What a lost worker repeats grows with it, to 1.5 GB of rows at 100 TB. It would change the
-order of sums, hence bits, of data above that size."""
+A bundle is clamp(total / {shares}, {small} MiB, max({large} MiB, total / {most:,})), and {fan_in} answers are
+merged by a task. Below {low:.0f} GiB a pass has fewer tasks than {shares}, so that more workers than that are of no
+use; above {high:.0f} GiB the number of tasks grows with the data, and so does the scheduler's share, up to {most:,}
+bundles at {from_:.1f} TB. From there on bundles grow in their place; the last columns show what it would be with
+bundles of {large} MiB for ever. It costs no memory, since a task holds one chunk at a time; it costs a longer last
+round: at {most:,} bundles on 1000 workers the busiest has 66 where the mean is 65.5. What a lost worker repeats grows
+with it, to 1.5 GB of rows at 100 TB."""
 
 FANS = """\
 A full mixture of d=128, k=64, whose answers have {answer:.1f} MB, over 10 TB on 1000 workers, by the number of
@@ -75,21 +74,21 @@ copies would take 10 rounds in place of 999."""
 MEMORY = """\
 The program that fits holds a record of {part:.0f} bytes for every chunk and, with the scheduler beside it,
 about {task:.1f} kB for every task at the height of the first pass; a bundle sends {pickled:.0f} bytes for each
-chunk and {alone:.1f} kB for itself. Small chunks break the client before anything else: rechunk a store of 100
-TB to chunks of tens of MiB. Places that are computed from the grid, not stored, would lift this; they are not
-built."""
+chunk and {alone:.1f} kB for itself. Chunks below {run} MiB share a record, with as many neighbours as make that.
+Even so small chunks break the client before anything else: rechunk a store of 100 TB to chunks of tens of MiB.
+Places that are computed from the grid, not stored, would lift this; they are not built."""
 
 SUMMARY = """\
 - **Decoding is the price of a pass**, {decode_share:.0%} of it for K-means over 10 TB on 100 workers. Rows that
   are kept are worth more than any rule below.
 - **First the scheduler**: with bundles of {large} MiB, K-means (d=32, k=16) keeps at most {kmeans:,.0f} workers
   busy where it decodes, {kept:,.0f} where rows are kept. The full mixture (d=16, k=16) keeps {full:,.0f} busy.
-- **At 100 TB and 1000 workers** a pass is {tasks:,} tasks, {handing:,.0f} s of scheduling; with the proposed
-  rule {fewer:,} tasks and {less:,.0f} s.
+- **At 100 TB and 1000 workers** a pass is {tasks:,} tasks, {handing:,.0f} s of scheduling; if bundles did not grow
+  with the data, {more_tasks:,} tasks and {longer:,.0f} s.
 - **Large models on many workers** (k d^2 above a million numbers): the model goes out from one worker,
   {spread:.1f} s to 1000 workers, and the M-step on one thread takes {solve:.2f} s.
-- **Small chunks**: {read:.2f} ms of reading for each, on one core, however small; {kept_chunk:.3f} ms where it
-  is kept."""
+- **Small chunks**: {call:.2f} ms for each call to Zarr, on one core; {read:.2f} ms a chunk where they are so small
+  that a call reads many; {kept_chunk:.3f} ms where it is kept."""
 
 
 def scaling(m: Measured) -> str:
@@ -112,20 +111,20 @@ def summary(m: Measured) -> str:
     kmeans, full, large = m.questions
     wire = on_wire(m)
     split = pass_seconds(wire, kmeans.of(10 * TB, CHUNK), 100)
-    most = kmeans.of(100 * TB, CHUNK)
-    fewer = kmeans.of(100 * TB, CHUNK, 100 * TB / MOST_TASKS)
+    now, without = kmeans.of(100 * TB, CHUNK), kmeans.of(100 * TB, CHUNK, LARGE)
     return SUMMARY.format(
         decode_share=split.decode / split.seconds,
         large=LARGE // MIB,
-        kmeans=workers_at_most(wire, most),
-        kept=workers_at_most(kept(m), most),
-        full=workers_at_most(wire, full.of(100 * TB, CHUNK)),
-        tasks=most.tasks,
-        handing=most.tasks * wire.schedule,
-        fewer=fewer.tasks,
-        less=fewer.tasks * wire.schedule,
+        kmeans=workers_at_most(wire, without),
+        kept=workers_at_most(kept(m), without),
+        full=workers_at_most(wire, full.of(100 * TB, CHUNK, LARGE)),
+        tasks=now.tasks,
+        handing=now.tasks * wire.schedule,
+        more_tasks=without.tasks,
+        longer=without.tasks * wire.schedule,
         spread=pass_seconds(wire, large.of(TB, CHUNK), 1000).spread,
         solve=large.solve,
+        call=1e3 * m.many.call,
         read=1e3 * m.many.read,
         kept_chunk=1e3 * m.many.kept,
     )
@@ -149,7 +148,7 @@ def fitted(m: Measured) -> Section:
         *([f"compute: {q}", _rate(q.compute)] for q in m.questions),
         *([f"solve (M-step and all that a pass does once): {q}", f"{1e3 * q.solve:.1f} ms"] for q in m.questions),
         *([f"answer, and model: {q}", f"{q.answer / 1e3:,.1f} kB"] for q in m.questions),
-        ["chunk, read", f"{1e3 * c.chunk:.3f} ms"],
+        ["chunk, or some small ones, read", f"{1e3 * c.chunk:.3f} ms"],
         ["chunk, kept", f"{1e3 * m.many.kept:.4f} ms"],
         ["task, on its worker", f"{1e3 * c.task:.2f} ms"],
         ["task, client and scheduler", f"{1e3 * c.schedule:.2f} ms"],
@@ -172,14 +171,13 @@ def many(m: Measured) -> Section:
         ["rows: where each chunk is", f"{s.rows_seconds:.2f} s", "2 s for all three"],
         [f"{s.bundles} bundles", f"{s.bundles_seconds:.3f} s", ""],
         [f"the graph of a pass: {s.tasks} tasks", f"{s.graph_seconds:.4f} s", ""],
-        ["a pass, chunks kept", f"{1e3 * s.kept:.4f} ms per chunk", "0.5 ms"],
         ["a pass, chunks read", f"{1e3 * s.read:.3f} ms per chunk", "0.5 ms"],
+        ["a pass, chunks kept", f"{1e3 * s.kept:.4f} ms per chunk", "0.5 ms"],
         ["memory, from the second pass to the fifth", f"{s.grown / MIB:+.1f} MiB", "flat"],
-        ["reading 64 chunks with each call to Zarr", f"{1e3 * s.at_once:.3f} ms per chunk", ""],
+        ["reading each chunk with a call of its own", f"{1e3 * s.call:.3f} ms per chunk", ""],
     ]
-    return Section(
-        f"A store of {s.chunks:,} chunks", MANY.format(chunks=s.chunks), table(["what", "measured", "aim"], lines)
-    )
+    text = MANY.format(chunks=s.chunks, run=RUN // MIB)
+    return Section(f"A store of {s.chunks:,} chunks", text, table(["what", "measured", "aim"], lines))
 
 
 def checked(m: Measured) -> Section:
@@ -233,20 +231,20 @@ def breaks(m: Measured) -> Section:
 
 
 def bundles(m: Measured) -> Section:
-    """The rule, and the one that is proposed."""
+    """The rule, and what it would be if bundles did not grow for ever."""
     q, lines = m.questions[0], []
     for size in (0.001, 0.01, 0.1, 1, 10, 100):
-        nbytes = size * TB
-        now = q.of(nbytes, min(CHUNK, SMALL))
-        then = replace(now, bundle=max(now.bundle, nbytes / MOST_TASKS))
-        cells = ((j.tasks, j.tasks * m.costs.schedule, _seconds(m, j), _kept_seconds(m, j)) for j in (now, then))
+        now = q.of(size * TB, min(CHUNK, SMALL))
+        cells = (
+            (j.tasks, j.tasks * m.costs.schedule, _seconds(m, j), _kept_seconds(m, j))
+            for j in (now, replace(now, bundle=min(now.bundle, LARGE)))
+        )
         row = (f"{n:,}" if isinstance(n, int) else f"{n:,.1f}" for cell in cells for n in cell)
         lines.append([f"{size:g}", f"{now.bundle / MIB:,.0f}", *row])
-    head = ["TB", "bundle, MiB", *(f"{what}{how}" for how in ("", ", proposed") for what in (
-        "tasks", "scheduling, s", "a pass on 1000 workers, s", "kept, s"))]  # fmt: skip
-    text = TASKS.format(shares=SHARES, small=SMALL // MIB, large=LARGE // MIB, fan_in=FAN_IN, most=MOST_TASKS,
-                        low=SHARES * SMALL / 2**30, high=SHARES * LARGE / 2**30,
-                        from_=MOST_TASKS * LARGE / TB)  # fmt: skip
+    what = ("tasks", "scheduling, s", "a pass on 1000 workers, s", "kept, s")
+    head = ["TB", "bundle, MiB", *what, *(f"{name}, {LARGE // MIB} MiB at most" for name in what)]
+    text = TASKS.format(shares=SHARES, small=SMALL // MIB, large=LARGE // MIB, fan_in=FAN_IN, most=MOST,
+                        low=SHARES * SMALL / 2**30, high=SHARES * LARGE / 2**30, from_=MOST * LARGE / TB)  # fmt: skip
     return Section("What the rule of bundles does", text, table(head, lines))
 
 
@@ -281,7 +279,7 @@ def memory(m: Measured) -> Section:
             parts, tasks = job.chunks * m.chunk.memory, job.tasks * m.cluster.memory
             lines.append([f"{size}, {chunk}", f"{job.chunks:,}", f"{parts / 1e9:,.2f}", f"{job.tasks:,}",
                           f"{tasks / 1e9:,.2f}"])  # fmt: skip
-    text = MEMORY.format(part=m.chunk.memory, task=m.cluster.memory / 1e3, pickled=m.chunk.pickled,
+    text = MEMORY.format(part=m.chunk.memory, task=m.cluster.memory / 1e3, pickled=m.chunk.pickled, run=RUN // MIB,
                          alone=m.chunk.alone / 1e3)  # fmt: skip
     return Section(
         "Memory of client and scheduler",

@@ -34,13 +34,13 @@ from benchmarks.constants import (
     rows_of,
     store_of,
 )
-from benchmarks.costs import Costs, Job, Split, bundle_bytes, pass_seconds
-from benchmarks.nothing import Nothing
+from benchmarks.costs import Costs, Job, Split, pass_seconds
+from benchmarks.nothing import Nothing, few_rows
 from benchmarks.report import progress
 from benchmarks.settings import Settings
 from daskmix.engines.dask import OnDask
 from daskmix.engines.keep import Keep
-from daskmix.rows import Rows
+from daskmix.rows import Rows, bundle_bytes
 
 FEW = 256  # rows, of which an iteration costs what the driver does
 
@@ -62,7 +62,7 @@ class Question:
 
     def of(self, nbytes: float, chunk: float, bundle: float | None = None) -> Job:
         """This question to so many bytes of rows."""
-        bundle = bundle_bytes(nbytes) if bundle is None else bundle
+        bundle = bundle_bytes(int(nbytes)) if bundle is None else bundle
         return Job(nbytes, chunk, bundle, self.compute, self.answer, self.answer, self.solve)
 
     def __str__(self) -> str:
@@ -80,9 +80,9 @@ class ManyChunks:
     bundles_seconds: float
     graph_seconds: float
     read: float  # s per chunk, in a pass that reads each
-    at_once: float  # s per chunk, read through Zarr in regions of 64
-    kept: float  # s per chunk, in a pass over chunks that are kept
     grown: float  # bytes, over three passes after the first two
+    call: float  # s per chunk, each read with a call to Zarr of its own
+    kept: float  # s per chunk, in a pass over as many that are kept, each by itself
 
 
 @dataclass(frozen=True)
@@ -119,36 +119,43 @@ def question(method: Any, rows: int, d: int, k: int) -> Question:
 
 def many_chunks(chunks: int) -> ManyChunks:
     """Rows, bundles, graph and passes of such a store."""
-    with store_of(chunks) as path, dask.config.set(scheduler="threads"):
+    with store_of(chunks, rows=10) as path, dask.config.set(scheduler="threads"):
         rows, rows_seconds = timed(partial(rows_of, path))
         bundles, bundles_seconds = timed(lambda: rows.bundles)
-        engine = OnDask(keep=Keep(memory=True, fit="simulated"))
+        engine = OnDask()
         held = engine.shelves.of(rows)
         (tasks, _), graph_seconds = timed(lambda: engine._graph(Nothing(8), rows, held))
         progress(f"rows of {chunks:,} chunks made in {rows_seconds:.2f} s; reading them")
-        read = pass_of(engine, rows)
-        pass_of(engine, rows)
+        read = min(pass_of(engine, rows) for _ in range(2)) / chunks
         before = psutil.Process().memory_info().rss
-        kept = min(pass_of(engine, rows) for _ in range(3))
+        for _ in range(3):
+            pass_of(engine, rows)
         grown = psutil.Process().memory_info().rss - before
-        engine.close()
-        at_once = in_regions(path, min(chunks, 6400), 64)
+        call = one_by_one(path, min(chunks, 5000))
     return ManyChunks(
-        chunks, len(bundles), len(tasks), rows_seconds, bundles_seconds, graph_seconds, read, at_once, kept, grown
+        chunks, len(bundles), len(tasks), rows_seconds, bundles_seconds, graph_seconds, read, grown, call, kept(chunks)
     )
 
 
 def pass_of(engine: OnDask, rows: Rows) -> float:
-    """Processor seconds per chunk of a pass with nothing to do."""
-    return busy(lambda: engine.run(Nothing(8), rows)) / len(rows.parts)
+    """Processor seconds of a pass with nothing to do."""
+    return busy(lambda: engine.run(Nothing(8), rows))
 
 
-def in_regions(path: str, chunks: int, at_once: int) -> float:
-    """Processor seconds per chunk of reading so many with each call to Zarr."""
+def one_by_one(path: str, chunks: int) -> float:
+    """Processor seconds per chunk of reading each with a call to Zarr of its own."""
     store = zarr.open_array(path, mode="r")
-    step = at_once * store.chunks[0]
-    starts = range(0, chunks * store.chunks[0], step)
-    return busy(lambda: [store[a : a + step] for a in starts]) / chunks
+    step = store.chunks[0]
+    return busy(lambda: [store[i * step : (i + 1) * step] for i in range(chunks)]) / chunks
+
+
+def kept(chunks: int) -> float:
+    """Processor seconds per chunk of a pass over chunks that are kept."""
+    rows, engine = few_rows(chunks), OnDask(scheduler="threads", keep=Keep(memory=True, fit="simulated"))
+    pass_of(engine, rows)
+    again = min(pass_of(engine, rows) for _ in range(3))
+    engine.close()
+    return again / chunks
 
 
 def timed(work: Any) -> tuple[Any, float]:
@@ -185,7 +192,7 @@ def measure(settings: Settings) -> Measured:
     bundles = settings.rows(800)
     progress("2 processes with nothing to do")
     cluster = of_cluster(bundles)
-    known = costs(decode, many.read, merging(), cluster)
+    known = costs(decode, many.call, merging(), cluster)
     cores = len(os.sched_getaffinity(0))
     sizes = (2, 8, 16) if settings.shrink == 1 else (2,)
     checked = tuple(check(n, bundles, known, cluster.idle, cores) for n in sizes)

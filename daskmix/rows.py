@@ -22,6 +22,12 @@ from daskmix.errors import BadChunkError, DaskmixError, InputError, InputTypeErr
 SMALL = 8 << 20
 LARGE = 128 << 20
 SHARES = 512  # a pass is cut into about so many tasks, if they come out neither small nor large
+MOST = 1 << 16  # tasks of a pass: beyond, they grow with the data, for one scheduler hands out all of them
+
+
+def bundle_bytes(nbytes: int) -> int:
+    """How much of so many bytes one task reads."""
+    return min(max(nbytes // SHARES, SMALL), max(LARGE, nbytes // MOST))
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A chunk of rows and how a task comes by it.
+    """A chunk of rows, or some small ones, and how a task comes by it.
 
     `load` is given the values of the tasks named in `needs` and returns arrays whose first axes are the place's shape,
     one per variable, and the weights (of that shape) or None.
@@ -51,6 +57,7 @@ class Part:
     nbytes: int | None = None
     source: str = ""
     columns: tuple[int, ...] | None = None  # which features, in which order; None: as they come
+    chunks: int = 1  # that are read together; `number` is that of the first
 
     def read(self, values: Sequence[Any]) -> Raw:
         """The rows as they are in the source."""
@@ -60,11 +67,8 @@ class Part:
         except (DaskmixError, MemoryError):
             raise
         except Exception as error:
-            box = "" if self.nbytes is None else f" (rows from {self.place.origin}, shape {self.place.shape})"
-            raise BadChunkError(
-                f"chunk {self.number}{self.source}{box} cannot be read: {type(error).__name__}: {error}; restore this "
-                "chunk or leave its rows out"
-            ) from error
+            place = None if self.nbytes is None else self.place
+            raise bad_chunk(self.number, self.source, place, error) from error
         seconds = time.perf_counter() - began
         place = self.place if self.nbytes is not None else _placed(self.number, arrays)
         nbytes = sum(a.nbytes for a in arrays)
@@ -85,6 +89,15 @@ class Part:
         if self.columns is not None:
             x = x[:, list(self.columns)]
         return Raw(x, w, place, nbytes, seconds)
+
+
+def bad_chunk(number: int, source: str, place: Place | None, error: Exception) -> BadChunkError:
+    """What to raise for a chunk that cannot be read; `place` where it is known."""
+    box = "" if place is None else f" (rows from {place.origin}, shape {place.shape})"
+    return BadChunkError(
+        f"chunk {number}{source}{box} cannot be read: {type(error).__name__}: {error}; restore this chunk or leave its "
+        "rows out"
+    )
 
 
 def _placed(number: int, arrays: list[Array]) -> Place:
@@ -141,7 +154,7 @@ class Rows:
         """Consecutive parts that one task reads: the data alone decide, so that the sums are the same everywhere."""
         if self.nbytes is None:
             return [(part,) for part in self.parts]
-        target = min(max(self.nbytes // SHARES, SMALL), LARGE)
+        target = bundle_bytes(self.nbytes)
         bundles: list[list[Part]] = []
         filled = target
         for part in self.parts:
@@ -177,7 +190,7 @@ def from_memory(arrays: Sequence[Array], axes: int, w: Array | None, missing: Mi
     d = sum(prod(a.shape[axes:]) for a in arrays)
     dtype = np.result_type(*(working_dtype(a.dtype) for a in arrays))
     nbytes = sum(a.nbytes for a in arrays)
-    length = max(1, int(grid[0] * min(max(nbytes // SHARES, SMALL), LARGE) / max(nbytes, 1))) if grid[0] else 1
+    length = max(1, int(grid[0] * bundle_bytes(nbytes) / max(nbytes, 1))) if grid[0] else 1
     parts = []
     for number, a in enumerate(range(0, grid[0], length)):
         b = min(a + length, grid[0])

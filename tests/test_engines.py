@@ -42,6 +42,7 @@ def store(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_bundles(monkeypatch):
     monkeypatch.setattr("daskmix.rows.SMALL", 200_000)
+    monkeypatch.setattr("daskmix.sources.zarr.RUN", 1)
 
 
 def cluster(workers, threads=1, **options):
@@ -62,6 +63,7 @@ def bits(path):
 def right(store):
     with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
         patch.setattr("daskmix.rows.SMALL", 200_000)
+        patch.setattr("daskmix.sources.zarr.RUN", 1)
         return bits(store)
 
 

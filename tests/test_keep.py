@@ -30,6 +30,7 @@ CHUNK_BYTES = ROWS * D * 8
 @pytest.fixture(autouse=True)
 def small_bundles(monkeypatch):
     monkeypatch.setattr("daskmix.rows.SMALL", 3 * CHUNK_BYTES)
+    monkeypatch.setattr("daskmix.sources.zarr.RUN", 1)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,7 @@ def bits(path, run, **options):
 def right(store):
     with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
         patch.setattr("daskmix.rows.SMALL", 3 * CHUNK_BYTES)
+        patch.setattr("daskmix.sources.zarr.RUN", 1)
         return bits(store, Run(cache="off"))[0]
 
 
@@ -188,9 +190,9 @@ def test_a_source_as_fast_as_a_disk_is_not_copied_to_one(store, monkeypatch):
 
 SCRIPT = """
 import os, resource, signal, sys, warnings
-import daskmix.rows
+import daskmix.rows, daskmix.sources.zarr
 from daskmix import KMeans, Run
-daskmix.rows.SMALL = {small}
+daskmix.rows.SMALL, daskmix.sources.zarr.RUN = {small}, 1
 {before}
 """
 

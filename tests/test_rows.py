@@ -12,10 +12,14 @@ import pytest
 import xarray as xr
 import zarr
 from distributed import Client, LocalCluster
-from zarr.storage import LocalStore, WrapperStore
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 from daskmix import GaussianMixture, KMeans, Run
+from daskmix.block import Missing
 from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError
+from daskmix.sources.zarr import of_array, rows_from_stored_array
 
 N, NAMES = 600, ["a", "b", "c"]
 T, Y = 20, 30
@@ -299,6 +303,37 @@ def test_a_zarr_dataset_of_two_variables_is_read_once_a_pass(tmp_path):
     assert set(counts.values()) == {model.n_passes_}
 
 
+@st.composite
+def grids(draw):
+    """The chunks of an array along its sampled axes and that of its features, and its shape."""
+    chunks = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
+    return chunks, [draw(st.integers(1, 4 * chunk)) for chunk in chunks]
+
+
+@settings(max_examples=60, deadline=None)
+@given(grids(), st.sampled_from([1, 50, 200, 1 << 20]))
+def test_small_chunks_are_read_with_their_neighbours_each_once(grid, run):
+    chunks, shape = grid
+    store = CountingStore(MemoryStore())
+    array = zarr.create_array(store, shape=shape, chunks=chunks, dtype="f4", compressors=None)
+    array[:] = np.arange(np.prod(shape), dtype="f4").reshape(shape)
+    store.counts.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("daskmix.sources.zarr.RUN", run)
+        rows = rows_from_stored_array(of_array(array), None, Missing.refuse)
+    read = [part.read(()) for part in rows.parts]
+    assert set(store.counts.values()) == {1}
+    index = np.concatenate([raw.place.index(np.arange(len(raw.x))) for raw in read])
+    x = np.concatenate([raw.x for raw in read])
+    np.testing.assert_array_equal(x[np.argsort(index)].reshape(shape), array[:])
+    counts = [-(-size // chunk) for size, chunk in zip(shape[:-1], chunks[:-1], strict=True)]
+    assert sum(part.chunks for part in rows.parts) == np.prod(counts)
+    for part in rows.parts:
+        assert part.chunks == 1 or part.nbytes <= run
+        first = np.ravel_multi_index([o // c for o, c in zip(part.place.origin, chunks[:-1], strict=True)], counts)
+        assert part.number == first
+
+
 @pytest.mark.parametrize("how", ["array", "path", "group"])
 def test_shards_are_read_whole(how, tmp_path):
     place = tmp_path / "x.zarr"
@@ -501,9 +536,9 @@ def test_weights_along_one_dim_are_broadcast(model):
     x = dataset()
     w = np.cos(np.deg2rad(x.lat))
     reference = model().fit(X, sample_weight=np.broadcast_to(w.values, (T, Y)).ravel())
-    for given in (x, x.chunk(time=7, lat=11)):
+    for rows in (x, x.chunk(time=7, lat=11)):
         for weight in (w, w.chunk(lat=4)):
-            assert_same(model().fit(given, sample_weight=weight), reference)
+            assert_same(model().fit(rows, sample_weight=weight), reference)
     np.testing.assert_allclose(reference.score(x.chunk(time=7), sample_weight=w), reference.score(x, sample_weight=w))
 
 

@@ -83,14 +83,15 @@ class Held:
                 block = kept.block()
                 decoded = kept.nbytes if i in self._filled else 0
                 self._filled.discard(i)
-                yield block, Tally(1, len(block.x), kept.nbytes, decoded)
+                yield block, Tally(part.chunks, len(block.x), kept.nbytes, decoded)
                 continue
             raw = next(fresh)
             block = clean(raw.x, raw.w, raw.place, part.number, missing)
             kept, refused = _shelf.put(block, raw, self.keep)
             if self.keep is not NOTHING:  # it may have been dropped meanwhile
                 self._kept[i] = kept
-            yield block, Tally(1, len(block.x), raw.nbytes, decoded=raw.nbytes, refused=refused)
+            refused *= part.chunks
+            yield block, Tally(part.chunks, len(block.x), raw.nbytes, decoded=raw.nbytes, refused=refused)
 
     def fill(self, missing: Missing) -> None:
         """Read what there is room for in memory."""

@@ -1,10 +1,10 @@
-"""Zarr stores, by path, URL or array: read region by region, each a whole chunk or shard."""
+"""Zarr stores, by path, URL or array: read region by region, each a whole chunk or shard, or some that are small."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -15,9 +15,12 @@ import zarr
 
 from daskmix.block import Array, Missing, Place, working_dtype
 from daskmix.errors import InputTypeError, StoreNotFoundError, VariableNotFoundError
-from daskmix.rows import Part, Rows, box, places
+from daskmix.rows import Part, Rows, bad_chunk, box, places
 from daskmix.sources.dask import checked_weight, from_dask
 from daskmix.sources.labelled import Labelled, labelled_weight, rows_from_labelled
+
+# Bytes: small neighbours are asked for together until they are so many, for a call costs as much as to decode them.
+RUN = 1 << 20
 
 Region = tuple[slice, ...]  # of the sampled axes
 
@@ -109,18 +112,65 @@ class _OfVariable:
         return inside.transpose(*self.sample_dims, ...).values
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Arrays that are chunked alike along the sampled axes."""
+
+    arrays: tuple[Callable[[Region], Array], ...]
+    chunk: tuple[int, ...]  # its length along each axis; the last may be shorter
+    counts: tuple[int, ...]  # of chunks
+    name: str
+
+    def read(self, place: Place) -> list[Array]:
+        """Each array where this place is."""
+        # Made here, not kept: there may be very many places.
+        region = tuple(slice(o, o + n) for o, n in zip(place.origin, place.shape, strict=True))
+        return [read(region) for read in self.arrays]
+
+    def number(self, origin: Sequence[int]) -> int:
+        """Of the chunk that begins there."""
+        return int(np.ravel_multi_index([o // n for o, n in zip(origin, self.chunk, strict=True)], self.counts))
+
+    def blame(self, place: Place) -> None:
+        """Read every chunk of this place by itself, where there are several.
+
+        Raises
+        ------
+        BadChunkError
+            With the name of the first that cannot be read.
+        """
+        cuts = [_cut(size, n) for size, n in zip(place.shape, self.chunk, strict=True)]
+        inside = [chunk for _, chunk in places(cuts)]
+        for chunk in inside if len(inside) > 1 else ():
+            at = tuple(a + b for a, b in zip(place.origin, chunk.origin, strict=True))
+            found = replace(chunk, origin=at, grid=place.grid)
+            try:
+                self.read(found)
+            except Exception as error:
+                raise bad_chunk(self.number(at), self.name, found, error) from error
+
+
+def _cut(size: int, length: int) -> tuple[int, ...]:
+    """Pieces of this length, the last of what is left."""
+    return tuple(min(length, size - a) for a in range(0, size, length))
+
+
 @dataclass(frozen=True, slots=True)
 class _Load:
     """The region of each array that a place stands for, and its weights."""
 
-    arrays: tuple[Callable[[Region], Array], ...]
+    source: _Source
     place: Place
     w: Array | None
 
     def __call__(self) -> tuple[list[Array], Array | None]:
-        # Made here, not kept: there may be very many places.
-        region = tuple(slice(o, o + n) for o, n in zip(self.place.origin, self.place.shape, strict=True))
-        arrays = [read(region) for read in self.arrays]
+        try:
+            arrays = self.source.read(self.place)
+        except MemoryError:
+            raise
+        except Exception:
+            self.source.blame(self.place)
+            raise
         return arrays, None if self.w is None else np.broadcast_to(self.w, self.place.shape)
 
 
@@ -155,10 +205,25 @@ def _by_region(
     dtype = np.result_type(*(working_dtype(a.dtype) for a in lazy))
     widths = [prod(a.shape[axes:]) for a in lazy]
     row_bytes = sum(width * a.dtype.itemsize for width, a in zip(widths, lazy, strict=True))
-    parts, d, arrays = [], sum(widths), tuple(read)
-    for number, (_, place) in enumerate(places(lazy[0].chunks[:axes])):
-        load = _Load(arrays, place, None if weight is None else box(weight, place))
+    chunks = lazy[0].chunks[:axes]
+    stored = _Source(tuple(read), tuple(max(1, axis[0]) for axis in chunks), tuple(map(len, chunks)), source)
+    parts, d = [], sum(widths)
+    for together, place in _regions(chunks, row_bytes):
+        load = _Load(stored, place, None if weight is None else box(weight, place))
         if place.rows:
-            parts.append(Part(number, place, d, load, (), place.rows * row_bytes, source))
+            nbytes = place.rows * row_bytes
+            parts.append(Part(stored.number(place.origin), place, d, load, (), nbytes, source, chunks=together))
     total = sum(part.place.rows for part in parts)
     return Rows(tuple(parts), d, dtype, total, missing, in_memory=False, keep=True)
+
+
+def _regions(chunks: Sequence[Sequence[int]], row_bytes: int) -> Iterator[tuple[int, Place]]:
+    """What to read at a time: how many chunks, and where they stand."""
+    size = row_bytes * prod(max(axis, default=0) for axis in chunks)
+    runs: list[list[Sequence[int]]] = []
+    for axis in reversed(chunks):
+        together = min(max(1, RUN // max(1, size)), max(1, len(axis)))
+        size *= together
+        runs.insert(0, [axis[a : a + together] for a in range(0, len(axis), together)])
+    for where, place in places([[sum(run) for run in axis] for axis in runs]):
+        yield prod([len(axis[i]) for axis, i in zip(runs, where, strict=True)]), place
