@@ -16,8 +16,6 @@ Part = Callable[[Settings], Section]
 
 PARTS: dict[str, Part] = {
     "grid-kmeans": partial(grid.section, KMEANS),
-    "grid-full": partial(grid.section, FULL),
-    "grid-diag": partial(grid.section, DIAG),
     "named": named.section,
     "restarts": restarts.section,
     "stores": stores.section,
@@ -25,6 +23,8 @@ PARTS: dict[str, Part] = {
     "fits": fits.section,
     "pruning": pruning.section,
     "reads": reads.section,
+    "grid-full": partial(grid.section, FULL),
+    "grid-diag": partial(grid.section, DIAG),
 }
 
 QUICK: dict[str, Any] = {"repeats": 1, "shrink": 100, "features": (3, 16), "clusters": (8, 16)}
@@ -61,15 +61,14 @@ def main() -> None:
     settings = Settings(given.threads, **size)
     head = introduction(" ".join(["python -m benchmarks", *sys.argv[1:]]), settings)
     print(head, flush=True)
-    sections = []
+    sections: list[Section] = []
     for run in given.only.values():
         sections.append(run(settings))
         print(f"\n{sections[-1]}", flush=True)
-    first = headline(sections)
-    print(f"\n{first}")
-    if given.write:
-        given.write.parent.mkdir(parents=True, exist_ok=True)
-        given.write.write_text("\n\n".join(map(str, (head, first, *sections))) + "\n")
+        if given.write:  # after each part: the next may take long
+            given.write.parent.mkdir(parents=True, exist_ok=True)
+            given.write.write_text("\n\n".join(map(str, (head, headline(sections), *sections))) + "\n")
+    print(f"\n{headline(sections)}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ DTYPES = ("float32", "float64")
 # daskmix computes chunks of up to 4 MiB two or more at a time, and then not all threads have work.
 LEAST_CHUNK = 4.25 * 2**20
 LARGEST = 256 << 20  # bytes of rows
+FEWER = 3  # measurements of mixtures of which nothing is required
 
 SLOWEST, MOSTLY = 1.05, 0.85  # K-means: no cell takes more of scikit-learn's time, half of the cells no more than this
 FASTER = {  # how many times as fast as scikit-learn a mixture of float64 rows must be, by (d, k)
@@ -31,7 +32,7 @@ One iteration, by the difference of a long fit and a short one, so that what a f
 memory (clusters that overlap; in equal chunks for daskmix), the same explicit start, the same number of threads. A
 ratio says how many times as long the peer takes. The limit is the product of two large square matrices of that dtype
 on as many threads, measured in the same run; against it stand the matrix products of the method, {products}.
-Rows are chosen so that a cell takes seconds: where k is large they are few.{absent}"""
+Rows are chosen so that a cell takes seconds: where k is large they are few.{repeats}{absent}"""
 
 WHICHEVER = """\
 whichever way densities were evaluated (the last column: by a product in that dtype, or centred, one component after the
@@ -79,7 +80,8 @@ def section(method: Method, settings: Settings) -> Section:
     for cell in cells(method, settings):
         progress(f"{method}, {cell}: {times(cell.turns.ratio(LEARN, OWN))}")
         measured.append(cell)
-    text = TEXT.format(products=PRODUCTS[method], absent=reasons(measured[0].turns.absent))
+    repeats = "" if method is KMEANS else f" Cells of which nothing is required are the median of {FEWER}."
+    text = TEXT.format(products=PRODUCTS[method], repeats=repeats, absent=reasons(measured[0].turns.absent))
     required = kmeans_required(measured) if method is KMEANS else mixture_required(method, measured)
     return Section(f"One iteration: {method}", text, cells_table(method, measured), required)
 
@@ -107,8 +109,14 @@ def measure(case: Case, limit: float, settings: Settings) -> Cell:
     with tasks_on(settings.threads):
         _, own = fit_seconds(partial(contenders[0].fit, SHORT))
     timed = partial(iteration_seconds, iterations=SIZING[case.method].iterations, threads=settings.threads)
-    turns = by_turns({c.name: partial(timed, c) for c in contenders}, settings.repeats)
+    turns = by_turns({c.name: partial(timed, c) for c in contenders}, repeats_of(case, settings))
     return Cell(case, turns, limit, iterations_of(own)[-1]["path"])
+
+
+def repeats_of(case: Case, settings: Settings) -> int:
+    """Fewer where nothing is required, for those mixtures take most of the time."""
+    required = case.method is KMEANS or (case.dtype == "float64" and (case.features, case.k) in FASTER[case.method])
+    return settings.repeats if required else min(settings.repeats, FEWER)
 
 
 def cells_table(method: Method, measured: Sequence[Cell]) -> str:

@@ -15,7 +15,7 @@ from benchmarks.settings import Settings
 from benchmarks.storage import stored
 from benchmarks.timing import Turns, by_turns, pass_seconds
 
-ITERATIONS = 4
+ITERATIONS = 3
 ONE, TWO, CLUSTER = "1 thread", "2 threads", "cluster of 2 processes with 1 thread each"
 
 LONG = 2.0  # seconds of a pass that are long

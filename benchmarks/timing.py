@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.peers import Contender, PeerMissingError
 
@@ -20,6 +20,10 @@ class Turns:
 
     seconds: Mapping[str, float]
     absent: Mapping[str, str]
+
+    def __or__(self, other: Self) -> Self:
+        """Those of both."""
+        return type(self)({**self.seconds, **other.seconds}, {**self.absent, **other.absent})
 
     def ratio(self, name: str, to: str) -> float:
         """How many times as long `name` takes as `to`; NaN where one of them is absent."""

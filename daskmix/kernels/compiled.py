@@ -38,6 +38,7 @@ BLOCK_FEATURES = 256
 FEATURES_TILE_BYTES = 1 << 18
 JOINT_TILE_BYTES = 1 << 20
 STEP = 64  # rows
+SMALL_STEP, LEAST_STRIP = 16, 48  # rows, of tiles that are multiplied without copying; of fewer that is no faster
 NO_WEIGHTS = np.empty(0)
 
 
@@ -634,7 +635,9 @@ def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> li
 def _product_tile(n: int, k: int, p: int, itemsize: int) -> int:
     """How many of n rows at a time, with blocks of p features."""
     rows = min(1024, FEATURES_TILE_BYTES // (p * itemsize), JOINT_TILE_BYTES // (k * itemsize))
-    return max(STEP, min(rows // STEP, -(-n // STEP)) * STEP)
+    rows = max(STEP, min(rows // STEP, -(-n // STEP)) * STEP)
+    small = SMALL_PRODUCT // (k * p) // SMALL_STEP * SMALL_STEP
+    return small if LEAST_STRIP <= small < rows else rows
 
 
 def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product) -> list[Explained]:
