@@ -303,6 +303,13 @@ def test_a_zarr_dataset_of_two_variables_is_read_once_a_pass(tmp_path):
     assert set(counts.values()) == {model.n_passes_}
 
 
+def test_a_path_to_variables_of_unlike_chunks_gives_the_model_of_its_rows(tmp_path):
+    x = dataset()[["a", "b"]]
+    encoding = {"a": {"chunks": (7, 11)}, "b": {"chunks": (4, 9)}}
+    x.to_zarr(tmp_path / "x.zarr", encoding=encoding, consolidated=False)
+    assert_same(kmeans().fit(tmp_path / "x.zarr", variables=["a", "b"]), kmeans().fit(x))
+
+
 @st.composite
 def grids(draw):
     """The chunks of an array along its sampled axes and that of its features, and its shape."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -23,6 +23,7 @@ from daskmix.sources.labelled import Labelled, labelled_weight, rows_from_labell
 RUN = 1 << 20
 
 Region = tuple[slice, ...]  # of the sampled axes
+Cuts = tuple[tuple[int, ...], ...]  # how long the pieces along each of them are
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,7 @@ class _Source:
     """Arrays that are chunked alike along the sampled axes."""
 
     arrays: tuple[Callable[[Region], Array], ...]
-    chunk: tuple[int, ...]  # its length along each axis; the last may be shorter
-    counts: tuple[int, ...]  # of chunks
+    counts: tuple[int, ...]  # of chunks along each axis
     name: str
 
     def read(self, place: Place) -> list[Array]:
@@ -127,32 +127,23 @@ class _Source:
         region = tuple(slice(o, o + n) for o, n in zip(place.origin, place.shape, strict=True))
         return [read(region) for read in self.arrays]
 
-    def number(self, origin: Sequence[int]) -> int:
-        """Of the chunk that begins there."""
-        return int(np.ravel_multi_index([o // n for o, n in zip(origin, self.chunk, strict=True)], self.counts))
-
-    def blame(self, place: Place) -> None:
-        """Read every chunk of this place by itself, where there are several.
+    def blame(self, place: Place, cuts: Cuts, first: int) -> None:
+        """Read every chunk of this place by itself; `first` is the number of the first.
 
         Raises
         ------
         BadChunkError
             With the name of the first that cannot be read.
         """
-        cuts = [_cut(size, n) for size, n in zip(place.shape, self.chunk, strict=True)]
-        inside = [chunk for _, chunk in places(cuts)]
-        for chunk in inside if len(inside) > 1 else ():
-            at = tuple(a + b for a, b in zip(place.origin, chunk.origin, strict=True))
-            found = replace(chunk, origin=at, grid=place.grid)
+        corner = np.unravel_index(first, self.counts)
+        for where, inside in places(cuts):
+            origin = tuple(a + b for a, b in zip(place.origin, inside.origin, strict=True))
+            chunk = Place(origin, inside.shape, place.grid)
             try:
-                self.read(found)
+                self.read(chunk)
             except Exception as error:
-                raise bad_chunk(self.number(at), self.name, found, error) from error
-
-
-def _cut(size: int, length: int) -> tuple[int, ...]:
-    """Pieces of this length, the last of what is left."""
-    return tuple(min(length, size - a) for a in range(0, size, length))
+                number = np.ravel_multi_index([a + b for a, b in zip(corner, where, strict=True)], self.counts)
+                raise bad_chunk(int(number), self.name, chunk, error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +155,24 @@ class _Load:
     w: Array | None
 
     def __call__(self) -> tuple[list[Array], Array | None]:
+        return self.source.read(self.place), None if self.w is None else np.broadcast_to(self.w, self.place.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _LoadSome(_Load):
+    """The region of several chunks, of which one may be to blame for an error."""
+
+    cuts: Cuts
+    first: int
+
+    def __call__(self) -> tuple[list[Array], Array | None]:
         try:
-            arrays = self.source.read(self.place)
+            return _Load.__call__(self)
         except MemoryError:
             raise
         except Exception:
-            self.source.blame(self.place)
+            self.source.blame(self.place, self.cuts, self.first)
             raise
-        return arrays, None if self.w is None else np.broadcast_to(self.w, self.place.shape)
 
 
 def rows_from_stored_array(stored: Stored, weight: Any, missing: Missing) -> Rows:
@@ -205,25 +206,25 @@ def _by_region(
     dtype = np.result_type(*(working_dtype(a.dtype) for a in lazy))
     widths = [prod(a.shape[axes:]) for a in lazy]
     row_bytes = sum(width * a.dtype.itemsize for width, a in zip(widths, lazy, strict=True))
-    chunks = lazy[0].chunks[:axes]
-    stored = _Source(tuple(read), tuple(max(1, axis[0]) for axis in chunks), tuple(map(len, chunks)), source)
+    stored = _Source(tuple(read), lazy[0].numblocks[:axes], source)
     parts, d = [], sum(widths)
-    for together, place in _regions(chunks, row_bytes):
-        load = _Load(stored, place, None if weight is None else box(weight, place))
+    for number, cuts, place in _regions(lazy[0].chunks[:axes], row_bytes):
+        w, chunks = None if weight is None else box(weight, place), prod(map(len, cuts))
+        load = _Load(stored, place, w) if chunks == 1 else _LoadSome(stored, place, w, cuts, number)
         if place.rows:
-            nbytes = place.rows * row_bytes
-            parts.append(Part(stored.number(place.origin), place, d, load, (), nbytes, source, chunks=together))
+            parts.append(Part(number, place, d, load, (), place.rows * row_bytes, source, chunks=chunks))
     total = sum(part.place.rows for part in parts)
     return Rows(tuple(parts), d, dtype, total, missing, in_memory=False, keep=True)
 
 
-def _regions(chunks: Sequence[Sequence[int]], row_bytes: int) -> Iterator[tuple[int, Place]]:
-    """What to read at a time: how many chunks, and where they stand."""
-    size = row_bytes * prod(max(axis, default=0) for axis in chunks)
-    runs: list[list[Sequence[int]]] = []
-    for axis in reversed(chunks):
-        together = min(max(1, RUN // max(1, size)), max(1, len(axis)))
-        size *= together
-        runs.insert(0, [axis[a : a + together] for a in range(0, len(axis), together)])
+def _regions(chunks: Cuts, row_bytes: int) -> Iterator[tuple[int, Cuts, Place]]:
+    """What to read at a time: number of the first chunk, how long they all are along each axis, where they stand."""
+    counts, size = [len(axis) for axis in chunks], row_bytes * prod(max(axis, default=0) for axis in chunks)
+    together = [1] * len(chunks)
+    for i in reversed(range(len(chunks))):
+        together[i] = min(max(1, RUN // max(1, size)), max(1, counts[i]))
+        size *= together[i]
+    runs = [[axis[a : a + n] for a in range(0, len(axis), n)] for axis, n in zip(chunks, together, strict=True)]
     for where, place in places([[sum(run) for run in axis] for axis in runs]):
-        yield prod([len(axis[i]) for axis, i in zip(runs, where, strict=True)]), place
+        first = np.ravel_multi_index([i * n for i, n in zip(where, together, strict=True)], counts)
+        yield int(first), tuple(axis[i] for axis, i in zip(runs, where, strict=True)), place
