@@ -52,9 +52,10 @@ class Sizing:
     work: float  # n k (d + 16), about
     least: float  # n k d
     iterations: int
+    own: int  # those of daskmix: short iterations must be many to stand out against what a fit does once
 
 
-SIZING = {KMEANS: Sizing(1.5e9, 1e8, 10), FULL: Sizing(5e7, 0, 1), DIAG: Sizing(1e8, 0, 5)}
+SIZING = {KMEANS: Sizing(1.5e9, 1e8, 10, 10), FULL: Sizing(5e7, 0, 1, 5), DIAG: Sizing(1e8, 0, 5, 20)}
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,10 @@ def measure(case: Case, limit: float, settings: Settings) -> Cell:
     contenders = in_memory(case, case.data(), settings.threads)
     with tasks_on(settings.threads):
         _, own = fit_seconds(partial(contenders[0].fit, SHORT))
-    timed = partial(iteration_seconds, iterations=SIZING[case.method].iterations, threads=settings.threads)
-    turns = by_turns({c.name: partial(timed, c) for c in contenders}, repeats_of(case, settings))
+    sizing = SIZING[case.method]
+    iterations = {c.name: sizing.own if c.name == OWN else sizing.iterations for c in contenders}
+    timed = {c.name: partial(iteration_seconds, c, iterations[c.name], settings.threads) for c in contenders}
+    turns = by_turns(timed, repeats_of(case, settings))
     return Cell(case, turns, limit, iterations_of(own)[-1]["path"])
 
 

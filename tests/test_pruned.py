@@ -30,6 +30,7 @@ QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(Heal
 def bounds_from_the_first_pass_on(monkeypatch):
     """However few and restless the centres are."""
     monkeypatch.setattr(pruned, "RUNNING", np.inf)
+    monkeypatch.setattr(pruned, "ENOUGH", 0.0)
     monkeypatch.setattr("daskmix.algorithms.lloyd.MANY", 1)
     monkeypatch.setattr("daskmix.algorithms.lloyd.NUMBERS", 1)
 
@@ -133,6 +134,18 @@ def test_while_centres_run_nothing_is_measured_by_bounds(monkeypatch):
     assert not pruned._still_tell(bounds, frame, x[:20] + 0.1, 1000)
     assert not pruned._still_tell(bounds, Frame(np.ones(3), np.ones(3)), x[:20], 1000)
     assert not pruned._still_tell(bounds, frame, x[:20], 999)
+
+
+@pytest.mark.parametrize(("apart", "step", "begun"), [(0.0, 0.1, False), (0.0, 0.001, True), (20.0, 0.1, True)])
+def test_bounds_are_not_begun_where_all_centres_are_about_as_far(apart, step, begun, monkeypatch):
+    monkeypatch.setattr(pruned, "ENOUGH", 0.6)
+    rng = np.random.default_rng(0)
+    d, centres = 128, apart * rng.standard_normal((200, 128))
+    x = rng.standard_normal((4000, d)) + centres[rng.integers(0, 200, 4000)]
+    frame, centres = Frame(np.zeros(d), np.ones(d)), x[:200]
+    _, bounds, _ = compiled.assign_again(x, None, frame, centres, 0, None)
+    _, bounds, _ = compiled.assign_again(x, None, frame, centres + step, 0, bounds)
+    assert (len(bounds.lower) > 0) == begun
 
 
 def test_bounds_are_made_when_centres_slow_down_and_counted_before(monkeypatch):

@@ -319,11 +319,12 @@ def memory_of_this_process() -> int:
     if os.name == "posix":
         import resource
 
-        used = psutil.Process().memory_info()
-        soft = {resource.RLIMIT_DATA: getattr(used, "data", used.rss), resource.RLIMIT_AS: used.vms}
-        # These limits count what Python and its libraries take, which is much of a small one.
-        given = ((resource.getrlimit(kind)[0], taken) for kind, taken in soft.items())
-        limits += [max(0, limit - taken) for limit, taken in given if limit != resource.RLIM_INFINITY]
+        soft = {kind: resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)}
+        if set(soft.values()) != {resource.RLIM_INFINITY}:
+            used = psutil.Process().memory_info()
+            taken = {resource.RLIMIT_DATA: getattr(used, "data", used.rss), resource.RLIMIT_AS: used.vms}
+            # These limits count what Python and its libraries take, which is much of a small one.
+            limits += [max(0, n - taken[kind]) for kind, n in soft.items() if n != resource.RLIM_INFINITY]
     return int(min(limits))
 
 

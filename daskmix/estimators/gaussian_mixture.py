@@ -438,6 +438,8 @@ class _Start:
             return [self._overridden(first, weights, means, precisions)]
         if not isinstance(init, str):
             return [self._overridden(self._of_shares(np.asarray(init)), weights, means, precisions)]
+        if weights is not None and means is not None and precisions is not None:
+            return [Mixture(weights, means, precisions, self.structure)]
         if means is not None:
             return [self._overridden(self._near(means), weights, means, precisions)]
         seeds = [np.random.default_rng([face.seed_, start]) for start in range(n_init)]

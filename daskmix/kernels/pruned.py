@@ -21,6 +21,7 @@ doubt.)
 Where a doubt is left, the whole tile is decided by the very same product as in the plain kernel: near-ties are rare.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ TOGETHER = 4  # rows that are measured at once
 GROUP = 16  # centres: a cache line of float32, and as many as there are lanes on newer processors
 TINY = 1e-30  # more than what underflow takes from a sum of squares of float32
 RUNNING = 0.05  # of the distance to the nearest centre: while centres move farther, bounds cost more than they spare
+PROBE, ENOUGH = 48, 0.6  # of so many rows bounds must spare such a share of the distances, or they are not begun
 LARGEST = 1e38  # a square that overflows is larger
 ROUND_DOWN = np.float32(1 - 2.0**-21)  # takes in some roundings of float32
 
@@ -352,36 +354,58 @@ def _movements(c: Array, before: Array) -> Array:
     return filled.reshape(-1, GROUP).max(axis=1)
 
 
-def _still_tell(bounds: Bounds | None, frame: Frame, c: Array, n: int) -> bool:
+def _still_tell(bounds: Bounds, frame: Frame, c: Array, n: int) -> bool:
     """Whether bounds are of such rows and centres, and the centres have not moved so far that they say nothing."""
-    if bounds is None or bounds.centres.shape != c.shape or bounds.centres.dtype != c.dtype or len(bounds.label) != n:
+    if bounds.centres.shape != c.shape or bounds.centres.dtype != c.dtype or len(bounds.label) != n:
         return False
     return bounds.frame == frame and n > 0 and float(_movements(c, bounds.centres).max()) <= RUNNING * bounds.typical
+
+
+def _worth(x: Array, frame: Frame, c: Array, bounds: Bounds) -> bool:
+    """Whether bounds would spare enough in the next pass if centres moved as they just did: by some of the rows.
+
+    Where clusters have many features and overlap, all centres are about as far, and bounds would only cost.
+    """
+    some = slice(None, None, -(-len(x) // PROBE))
+    rows = np.ascontiguousarray(x[some])
+    _, made, _ = _with(rows, None, frame, c, 0, replace(bounds, label=bounds.label[some]))
+    own = np.sqrt(((frame.enter(rows) - c[made.label]) ** 2).sum(axis=1))
+    return float(np.mean(made.lower[0] - _movements(c, bounds.centres)[:, None] > own)) >= ENOUGH
 
 
 def assign(
     x: Array, w: Array | None, frame: Frame, centres: Array, far: int, bounds: Bounds | None
 ) -> tuple[Assigned, Bounds, int]:
-    """As the plain kernel, with the same labels; the bounds for the next pass; how many distances were not computed."""
-    (n, d), k = x.shape, len(centres)
+    """As the plain kernel, with the same bits; the bounds for the next pass; how many distances were not computed."""
     c = centres.astype(x.dtype)
+    useful = bounds is not None and _still_tell(bounds, frame, c, len(x))
+    if useful and bounds is not None and not len(bounds.lower):
+        useful = _worth(x, frame, c, bounds)
+    return _with(x, w, frame, c, far, bounds if useful else None)
+
+
+def _with(
+    x: Array, w: Array | None, frame: Frame, c: Array, far: int, bounds: Bounds | None
+) -> tuple[Assigned, Bounds, int]:
+    """The same, with these bounds; where they have none yet, with the labels."""
+    (n, d), k = x.shape, len(c)
     half = 0.5 * (c * c).sum(axis=1)
     groups, size = -(-k // GROUP), max(1, min(n, ASSIGN_TILE))
     tiles = -(-n // size)
     nothing = np.zeros((1, groups, size), np.float32)  # what is not known is not above anything
     label, before, after, moved = np.empty(0, np.int32), nothing, nothing.copy(), np.zeros(groups, np.float32)
-    known = _still_tell(bounds, frame, c, n)
-    if known and bounds is not None:
-        label, moved = bounds.label, _movements(c, bounds.centres)
+    grouped, scales = np.empty(0, c.dtype), np.empty(0, c.dtype)
+    if bounds is not None:
+        label, moved, grouped, scales = bounds.label, _movements(c, bounds.centres), _grouped(c), _scales(c)
         before = bounds.lower if len(bounds.lower) else nothing
         after = np.empty((tiles, groups, size), np.float32)
     mass, first, found = np.zeros(k), np.zeros((k, d)), np.empty(n, np.int32)
     cost, *farthest, measured = _assign(
         _frozen(x), None if w is None else _weights(w), _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype),
-        _frozen(c), _frozen(half), strip_of(k, d), _frozen(_grouped(c)).reshape(-1), _scales(c), _frozen(moved), known,
-        _frozen(label), _frozen(before), far, mass, first, found, after,
+        _frozen(c), _frozen(half), strip_of(k, d), _frozen(grouped).reshape(-1), scales, _frozen(moved),
+        bounds is not None, _frozen(label), _frozen(before), far, mass, first, found, after,
     )  # fmt: skip
     typical = float(np.sqrt(cost / max(mass.sum(), 1e-300)))
-    spared = (n * groups - measured) * GROUP if known else 0
-    made = Bounds(frame, c, found, after if known else after[:0], tiles * nothing.nbytes, typical)
+    spared = (n * groups - measured) * GROUP if bounds is not None else 0
+    made = Bounds(frame, c, found, after[:0] if bounds is None else after, tiles * nothing.nbytes, typical)
     return Assigned(mass, first, cost, *farthest), made, spared
