@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 import zarr
+import zarrs
 from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -301,6 +302,16 @@ def test_a_zarr_dataset_of_two_variables_is_read_once_a_pass(tmp_path):
     counts = {key: n for key, n in store.counts.items() if key[0] in "ab"}
     assert len(counts) == 2 * 3 * 3
     assert set(counts.values()) == {model.n_passes_}
+
+
+def test_zarrs_decodes_where_zarr_is_told_so(tmp_path, monkeypatch):
+    sharded(tmp_path / "x.zarr")
+    right, read, calls = kmeans().fit(tmp_path / "x.zarr"), zarrs.ZarrsCodecPipeline.read, []
+    monkeypatch.setattr(zarrs.ZarrsCodecPipeline, "read", lambda *a, **named: calls.append(1) or read(*a, **named))
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        model = kmeans().fit(tmp_path / "x.zarr")
+    assert calls
+    assert model.cluster_centers_.tobytes() == right.cluster_centers_.tobytes()
 
 
 def test_a_path_to_variables_of_unlike_chunks_gives_the_model_of_its_rows(tmp_path):
