@@ -1,0 +1,5 @@
+"""`python -m daskmix.cli`."""
+
+from daskmix.cli import main
+
+main()

@@ -1,0 +1,102 @@
+"""`daskmix fit`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import click
+
+from daskmix.cli.options import auto_or_number, how_to_keep, how_to_run, what_to_read
+from daskmix.cli.places import connected, free, opened
+from daskmix.cli.text import facts, print_facts
+
+
+@click.command()
+@click.argument("source", metavar="INPUT")
+@what_to_read
+@click.option("--weights", metavar="NAME", help="A variable over some of the sampled dims: how often each row counts.")
+@click.option("--model", "kind", required=True, type=click.Choice(["kmeans", "gmm"]), help="K-means or mixture.")
+@click.option("-k", "k", required=True, type=click.IntRange(min=1), help="Number of clusters or components.")
+@click.option(
+    "--covariance-type",
+    type=click.Choice(["full", "tied", "diag", "spherical"]),
+    help="Shape of a mixture's covariances; full by default.",
+)
+@click.option("--init", help="Where to start: auto, k-means++, random; k-means|| (kmeans); kmeans (gmm).")
+@click.option("--n-init", type=click.IntRange(min=1), help="Number of starts, of which the best is kept; 1 by default.")
+@click.option("--max-iter", type=click.IntRange(min=1), help="Most iterations; 300 (kmeans) or 100 (gmm) by default.")
+@click.option("--tol", type=click.FloatRange(min=0), help="When to stop; 1e-4 (kmeans) or 1e-3 (gmm) by default.")
+@click.option("--reg-covar", callback=auto_or_number, metavar="auto|FLOAT", help="Smoothing of a mixture; auto.")
+@click.option("--missing", type=click.Choice(["raise", "drop"]), help="What to do about rows with NaN; raise.")
+@click.option("--random-state", type=click.IntRange(0, 2**32 - 1), help="Seed, to get the same model again.")
+@click.option("--out", required=True, metavar="STORE", help="Where to write the model.")
+@click.option("--labels-out", metavar="STORE", help="Where to write the label of each row.")
+@how_to_keep
+@how_to_run
+@click.option("--quiet", is_flag=True, help="No progress.")
+def fit(
+    source: str,
+    variables: Sequence[str],
+    sample_dims: Sequence[str] | None,
+    weights: str | None,
+    kind: str,
+    k: int,
+    out: str,
+    labels_out: str | None,
+    scheduler: str | None,
+    overwrite: bool,
+    quiet: bool,
+    cache: Literal["auto", "memory", "disk", "off"],
+    cache_limit: int | None,
+    scratch: str | None,
+    **options: Any,
+) -> None:
+    """Fit a model to the rows of INPUT, a path or URL of a Zarr store.
+
+    A line tells each pass over the rows on stderr; the model is described on stdout.
+
+    \b
+    Examples:
+      Rows (row, feature) in one variable:
+        daskmix fit table.zarr --variable x --model kmeans -k 8 --out model.zarr
+      Two variables over time, lat and lon, land left out, cells weighted by area:
+        daskmix fit ocean.zarr --variable temp --variable salt --missing drop \\
+          --weights area --model gmm -k 5 --out model.zarr --labels-out labels.zarr
+      One row per place, its months as features:
+        daskmix fit sst.zarr --variable sst --sample-dims lat,lon --model kmeans -k 4 --out model.zarr
+      On a cluster:
+        daskmix fit s3://bucket/x.zarr --model kmeans -k 64 --out model.zarr --scheduler tcp://10.0.0.1:8786
+    """
+    from daskmix import Run
+
+    progress: Literal["terminal", "log"] = "terminal" if sys.stderr.isatty() else "log"
+    run = Run(cache, cache_limit, scratch, progress=False if quiet else progress)
+    model = _estimator(kind, k, run, options)
+    free([out, labels_out], overwrite, inputs=[source])
+    from daskmix import write_rows  # here, as everything below needs Dask and Zarr, which the lines above do not
+
+    with connected(scheduler):
+        X, weight = opened(source, variables, weights)
+        model.fit(X, sample_weight=weight, sample_dims=sample_dims)
+        model.save(out, overwrite=overwrite)
+        if labels_out is not None:
+            write_rows(model.predict(X, sample_dims=sample_dims), labels_out, overwrite=overwrite)
+    print_facts(facts(model))
+    print_facts({"model written": out} | ({} if labels_out is None else {"labels written": labels_out}))
+
+
+def _estimator(kind: str, k: int, run: Any, options: Mapping[str, Any]) -> Any:
+    """The estimator that the options describe."""
+    given = {name: value for name, value in options.items() if value is not None}
+    only_mixtures = [f"--{name.replace('_', '-')}" for name in ("covariance_type", "reg_covar") if name in given]
+    if kind == "kmeans" and only_mixtures:
+        raise click.UsageError(f"{only_mixtures[0]} is for mixtures; leave it out, or pass --model gmm")
+    from daskmix import GaussianMixture, KMeans
+
+    if kind == "kmeans":
+        return KMeans(k, run=run, **given)
+    if "init" in given:
+        given["init_params"] = given.pop("init")
+    return GaussianMixture(k, run=run, **given)

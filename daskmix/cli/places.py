@@ -1,0 +1,81 @@
+"""Where rows come from and answers go: stores, and the cluster that does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from daskmix.errors import InputError, VariableNotFoundError
+
+
+def opened(source: str, variables: Sequence[str], weights: str | None = None) -> tuple[Any, Any]:
+    """Rows and weights of a store, lazily; refused where writing the store was interrupted."""
+    from daskmix.sources.zarr import Stored, open_path
+    from daskmix.store import refuse_incomplete
+
+    refuse_incomplete(source)
+    X: Any = open_path(source, list(variables) or None)
+    if weights is None:
+        return X, None
+    weight = open_path(source, [weights]).lazy
+    if variables:
+        return X, weight
+    X = Stored(X.lazy.drop_vars(weights), X.bare.drop_vars(weights))
+    if not X.lazy.data_vars:
+        raise VariableNotFoundError(f"{source} has no variable beside the weights {weights!r}; nothing is left to fit")
+    return X, weight
+
+
+def free(outputs: Sequence[str | None], overwrite: bool, inputs: Sequence[str]) -> None:
+    """Refuse what cannot be written, before any work is done and lost."""
+    from daskmix.store import vacant
+
+    places = [_place(output) for output in outputs if output is not None]
+    for output, place in zip([o for o in outputs if o is not None], places, strict=True):
+        for source in inputs:
+            if f"{_place(source)}/".startswith(f"{place}/"):
+                raise click.UsageError(f"writing {output} would replace the input {source}; choose another path")
+        if places.count(place) > 1:
+            raise click.UsageError(f"{output} is named for two outputs; choose another path for one of them")
+        vacant(output, overwrite)
+        _refuse_below_a_file(output)
+
+
+def _place(path: str) -> str:
+    return path.rstrip("/") if "://" in path else str(Path(path).resolve())
+
+
+def _refuse_below_a_file(path: str) -> None:
+    above = [] if "://" in path else Path(path).resolve().parents
+    for place in above:
+        if place.is_file():
+            raise InputError(f"{path} cannot be written: {place} is a file; choose another path")
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """The cluster at this address, for as long as the work takes; nothing without an address."""
+    if address is None:
+        yield
+        return
+    from distributed import Client
+    from distributed.comm import get_address_host
+
+    try:
+        get_address_host(address)  # a client that finds no port in its address stays the default client
+        client = Client(address)  # waits as long as Dask's distributed.comm.timeouts.connect says
+    except ValueError as error:
+        raise click.UsageError(
+            f"{address!r} is no address of a scheduler: {error}; write it as tcp://host:8786"
+        ) from error
+    except OSError as error:
+        raise click.ClickException(
+            f"no Dask scheduler answers at {address}: {' '.join(str(error).split())}; "
+            "check the address, start one with `dask scheduler`, or leave out --scheduler"
+        ) from error
+    with client:
+        yield

@@ -1,0 +1,93 @@
+"""`daskmix predict`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from daskmix.cli.options import how_to_run, what_to_read
+from daskmix.cli.places import connected, free, opened
+from daskmix.cli.text import print_facts
+from daskmix.errors import InputError
+
+
+@click.command()
+@click.argument("model_path", metavar="MODEL")
+@click.argument("source", metavar="INPUT")
+@click.option("--out", required=True, metavar="STORE", help="Where to write labels, and what else is asked for.")
+@what_to_read
+@click.option("--probabilities", is_flag=True, help="Write each component's probability too (mixtures).")
+@click.option("--uncertainty", is_flag=True, help="Write one minus the largest probability too (mixtures).")
+@click.option("--missing", type=click.Choice(["raise", "drop"]), help="What to do about rows with NaN; as in the fit.")
+@how_to_run
+def predict(
+    model_path: str,
+    source: str,
+    out: str,
+    variables: Sequence[str],
+    sample_dims: Sequence[str] | None,
+    probabilities: bool,
+    uncertainty: bool,
+    missing: str | None,
+    scheduler: str | None,
+    overwrite: bool,
+) -> None:
+    """Label the rows of INPUT by the model at MODEL.
+
+    MODEL is what `daskmix fit` or save() wrote. Without --variable, the variables that it was fitted on are read.
+    Labels keep the sampled dims, their coordinates and chunks; rows left out have the label -2, the store's _FillValue.
+
+    \b
+    Examples:
+      daskmix predict model.zarr ocean.zarr --out labels.zarr
+      daskmix predict model.zarr ocean.zarr --out doubts.zarr --probabilities --uncertainty --overwrite
+    """
+    free([out], overwrite, inputs=[model_path, source])
+    from daskmix import load, write_rows
+
+    model = load(model_path)
+    asked = {"label": "predict"}
+    asked |= {"probability": "predict_proba"} if probabilities else {}
+    asked |= {"uncertainty": "uncertainty"} if uncertainty else {}
+    for method in asked.values():
+        if not hasattr(model, method):
+            raise InputError(
+                f"{model_path} is a {type(model).__name__}, which has no probabilities; leave out --probabilities and "
+                "--uncertainty, or fit with --model gmm"
+            )
+    if missing is not None:
+        model.set_params(missing=missing)
+    began = time.perf_counter()
+    with connected(scheduler):
+        X, _ = opened(source, variables or _variables_of(model, source))
+        answers = {name: getattr(model, method)(X, sample_dims=sample_dims) for name, method in asked.items()}
+        labels = _together(answers)
+        write_rows(labels, out, overwrite=overwrite)
+    rows = labels["label"].size
+    click.echo(f"{rows:,} rows labelled in {time.perf_counter() - began:.1f} s", err=True)
+    print_facts({"written": f"{', '.join(asked)} in {out}"})
+
+
+def _variables_of(model: Any, source: str) -> list[str]:
+    """The variables that a model was fitted on, where the store has all of them; else none in particular."""
+    from daskmix.sources.zarr import open_path
+
+    names = [str(name) for name in getattr(model, "feature_names_in_", ())]
+    return names if set(names) <= set(getattr(open_path(source).lazy, "data_vars", ())) else []
+
+
+def _together(answers: Mapping[str, Any]) -> Any:
+    """One Dataset of all answers, which then share their reads."""
+    import xarray as xr
+
+    def named(values: Any) -> Any:
+        if isinstance(values, xr.DataArray):
+            return values
+        rows = answers["label"].ndim
+        dims = ["row"] if rows == 1 else [f"dim_{i}" for i in range(rows)]
+        return xr.DataArray(values, dims=dims + ["component"] * (values.ndim - rows))
+
+    return xr.Dataset({name: named(values) for name, values in answers.items()})

@@ -1,0 +1,52 @@
+"""What commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+ROWS_SHOWN, COLUMNS_SHOWN = 32, 8
+
+
+def facts(model: Any) -> dict[str, Any]:
+    """A fitted model in a few lines."""
+    mixture = hasattr(model, "means_")
+    k, d = (model.means_ if mixture else model.cluster_centers_).shape
+    named = getattr(model, "feature_names_in_", ())
+    names = [*map(str, named[:COLUMNS_SHOWN]), *["..."] * (d > COLUMNS_SHOWN)]
+    ended = "converged" if model.converged_ else "stopped before it converged"
+    rows = f"{model.history_[0]['rows']:,} rows of " if model.history_ else ""
+    lines = {
+        "model": f"{type(model).__name__}, k = {k}" + (f", {model.covariance_type} covariances" if mixture else ""),
+        "fitted on": f"{rows}{d} feature{'s' * (d != 1)}" + (f": {', '.join(names)}" if len(named) else ""),
+        "iterations": f"{model.n_iter_}, {ended}",
+        "passes": f"{model.n_passes_}, {size(model.bytes_read_)} read",
+    }
+    if mixture:
+        lines |= {"log-likelihood": f"{model.lower_bound_:.6g} a row", "bic": f"{model.bic():.8g}"}
+    else:
+        lines |= {"inertia": f"{model.inertia_:.8g}"}
+    return lines | {"seed": model.seed_}
+
+
+def size(nbytes: int) -> str:
+    from dask.utils import format_bytes
+
+    return format_bytes(nbytes)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    for name, value in facts.items():
+        if value != "":
+            click.echo(f"{name:<15} {value}")
+
+
+def print_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    shown = [header, *cells[:ROWS_SHOWN]]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(header))]
+    for row in shown:
+        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    if len(cells) > ROWS_SHOWN:
+        click.echo(f"... and {len(cells) - ROWS_SHOWN} more")
