@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dtrtri
 
 from daskmix.block import Array
 from daskmix.errors import CollapsedComponentError
@@ -236,19 +236,32 @@ def _collapsed(component: int | None, why: str) -> CollapsedComponentError:
     )
 
 
-def _factor(covariance: Array, component: int | None) -> Array:
-    """The upper triangular F with F F' the inverse of this matrix: (d, d)."""
-    # The matrix is brought to unit diagonal first, so that units decide nothing.
-    sd = np.sqrt(np.diagonal(covariance))
-    if not np.all(np.isfinite(covariance)) or not np.all(sd > 0):
-        raise _collapsed(component, f"feature {int(np.argmin(np.nan_to_num(sd)))} has no variance in it")
+def _factors(covariances: Array, shared: bool = False) -> Array:
+    """The upper triangular F with F F' the inverse, of each of these matrices: (k, d, d)."""
+    # Matrices are brought to unit diagonal first, so that units decide nothing.
+    sd = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+    usable = np.isfinite(covariances).all(axis=(1, 2)) & (sd > 0).all(axis=1)
+    if not usable.all():
+        j = int(np.argmin(usable))
+        which = int(np.argmin(np.nan_to_num(sd[j])))
+        raise _collapsed(None if shared else j, f"feature {which} has no variance in it")
+    lower = _lower(covariances / (sd[:, :, None] * sd[:, None, :]))
+    definite = np.diagonal(lower, axis1=1, axis2=2).min(axis=1) >= 1e-7
+    if not definite.all():
+        why = "its features depend linearly on each other, or it has too few distinct rows"
+        raise _collapsed(None if shared else int(np.argmin(definite)), why)
+    inverse = np.stack([dtrtri(a, lower=1)[0] for a in lower])
+    return (inverse / sd[:, None, :]).transpose(0, 2, 1)
+
+
+def _lower(matrices: Array) -> Array:
+    """Lower Cholesky factors (k, d, d); zero where there is none."""
     try:
-        lower = np.linalg.cholesky(covariance / np.outer(sd, sd))
+        return np.linalg.cholesky(matrices)
     except np.linalg.LinAlgError:
-        lower = np.zeros((1, 1))
-    if np.min(np.diagonal(lower)) < 1e-7:
-        raise _collapsed(component, "its features depend linearly on each other, or it has too few distinct rows")
-    return solve_triangular(lower, np.diag(1.0 / sd), lower=True).T
+        if len(matrices) == 1:
+            return np.zeros_like(matrices)
+        return np.concatenate([_lower(matrices[j : j + 1]) for j in range(len(matrices))])
 
 
 def _inverse_root(variances: Array) -> Array:
@@ -262,7 +275,7 @@ def _inverse_root(variances: Array) -> Array:
 
 
 def full_covariance(values: Array) -> FullCovariance:
-    return FullCovariance(values, np.stack([_factor(v, j) for j, v in enumerate(values)]))
+    return FullCovariance(values, _factors(values))
 
 
 @dataclass(frozen=True)
@@ -291,14 +304,14 @@ class Tied(Structure):
 
     def estimate(self, mass: Array, scatter: Array, floor: Array) -> Covariance:
         values = scatter / mass.sum() + np.diag(floor)
-        return SharedCovariance(values, _factor(values, None))
+        return SharedCovariance(values, _factors(values[None], shared=True)[0])
 
     def n_parameters(self, k: int, d: int) -> int:
         return d * (d + 1) // 2
 
     def from_precisions(self, precisions: Array) -> Covariance:
         values = np.linalg.inv(precisions)
-        return SharedCovariance(values, _factor(values, None))
+        return SharedCovariance(values, _factors(values[None], shared=True)[0])
 
 
 @dataclass(frozen=True)

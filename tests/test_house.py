@@ -18,8 +18,8 @@ ORDER = [
     "algorithms.seeding", "algorithms.lloyd", "algorithms.em", "passes", "rows", "sources", "sources.dask",
     "sources.labelled", "sources.zarr", "engines", "engines.keep", "engines.local", "engines.dask", "hooks", "answers",
     "fitting", "store", "estimators.base", "estimators.kmeans", "estimators.gaussian_mixture", "estimators", "plot",
-    "demo", "cli.failures", "cli.options", "cli.text", "cli.places", "cli.fit", "cli.predict", "cli.inspect", "cli.demo",
-    "cli", "cli.__main__", "testing",
+    "demo", "cli.failures", "cli.options", "cli.text", "cli.places", "cli.fit", "cli.predict", "cli.inspect",
+    "cli.demo", "cli", "cli.__main__", "testing",
 ]  # fmt: skip
 ABOVE_ROWS = ORDER[: ORDER.index("rows")]
 NOT_ABOVE_ROWS = {"dask", "distributed", "zarr", "xarray", "sklearn", "pandas", "matplotlib"}
