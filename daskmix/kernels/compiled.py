@@ -271,11 +271,15 @@ def _gather_row(typing: Any, y: Any, at: Any, d: Any, share: Any, c: Any, first:
     return number(y, types.intp, types.intp, number, c, first, types.intp), emit
 
 
-@_jit
+@partial(_jit, fastmath=EXACT)
 def _gather(y, d, b, w, start, c, cluster, distance, mass, first, ahead, at, reach):
-    """Each row to its cluster, and how far it is; meanwhile `reach` of each row of the next tile is fetched."""
+    """Each row to its cluster; how far it is, what all of them cost, and the largest distance.
+
+    Meanwhile `reach` of each row of the next tile is fetched.
+    """
     k, stride = c.shape
     flat_c, flat_first = c.reshape(k * stride), first.reshape(k * stride)
+    cost, farthest = 0.0, 0.0
     for i in range(b):
         for f in range(0, reach, _per_line(ahead)):
             _prefetch(ahead, at + i * d + f)
@@ -283,6 +287,9 @@ def _gather(y, d, b, w, start, c, cluster, distance, mass, first, ahead, at, rea
         weight = 1.0 if w is None else w[start + i]
         mass[j] += weight
         distance[i] = _gather_row(y, i * d, d, y.dtype.type(weight), flat_c, flat_first, j * stride)
+        cost += weight * distance[i]
+        farthest = max(farthest, distance[i])
+    return cost, farthest
 
 
 @_jit
@@ -294,30 +301,6 @@ def _next_to_give_way(distance, row):
         if distance[m] < distance[slot] or later:
             slot = m
     return slot
-
-
-@partial(_jit, fastmath=EXACT)
-def _measure(distance, b, w, start):
-    """What the rows of a tile cost, and the largest distance; the order of additions is fixed, as in `_gather_row`."""
-    a0, a1, a2, a3 = 0.0, 0.0, 0.0, 0.0
-    fours = b // 4 * 4
-    for i in range(0, fours, 4):
-        if w is None:
-            a0 += distance[i]
-            a1 += distance[i + 1]
-            a2 += distance[i + 2]
-            a3 += distance[i + 3]
-        else:
-            a0 += w[start + i] * distance[i]
-            a1 += w[start + i + 1] * distance[i + 1]
-            a2 += w[start + i + 2] * distance[i + 2]
-            a3 += w[start + i + 3] * distance[i + 3]
-    for i in range(fours, b):
-        a0 += distance[i] if w is None else w[start + i] * distance[i]
-    farthest = distance[0]
-    for i in range(b):
-        farthest = max(farthest, distance[i])
-    return (a0 + a1) + (a2 + a3), farthest
 
 
 @_jit
@@ -359,12 +342,11 @@ def _assign(
         reach = d - _per_line(flat) + 1
         tile_first[:] = 0
         for m in range(models):
-            _gather(
+            spent, farthest = _gather(
                 y, d, b, w, start, c_filled, cluster[m], distance, mass, tile_first,
                 flat, (start + size) * d, reach,
             )  # fmt: skip
             reach = 0
-            spent, farthest = _measure(distance, b, w, start)
             cost[m] += spent
             if farthest > least[m]:
                 u, v = far_edges[m], far_edges[m + 1]

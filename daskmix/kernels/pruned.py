@@ -43,7 +43,6 @@ from daskmix.kernels.compiled import (
     _jit,
     _keep_farthest,
     _label,
-    _measure,
     _nothing_to_do,
     _per_line,
     _repeated,
@@ -322,8 +321,9 @@ def _assign(
                     bounds[group, i] = min(bounds[group, i], _bound(best[i], scales[1]))
                 labels[i] = cluster[0, i]
         tile_first[:] = 0
-        _gather(y, d, b, w, start, c_filled, labels, distance, mass, tile_first, flat, (start + size) * d, reach)
-        spent, farthest = _measure(distance, b, w, start)
+        spent, farthest = _gather(
+            y, d, b, w, start, c_filled, labels, distance, mass, tile_first, flat, (start + size) * d, reach
+        )
         cost += spent
         if farthest > least:
             least = _keep_farthest(distance, b, w, start, labels, 0, far_distance, far_row, far_cluster)
