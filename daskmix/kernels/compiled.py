@@ -50,6 +50,14 @@ def _jit(function: Callable[..., Any], fastmath: set[str] = FASTMATH) -> Any:
         return numba.njit(**options)(function)
 
 
+def _in_all_lanes(builder: Any, value: Any, lanes: int) -> Any:
+    """A vector of so many times this number."""
+    first = builder.insert_element(
+        ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined), value, ir.IntType(32)(0)
+    )
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+
+
 @intrinsic
 def _transpose_square(typing: Any, a: Any, at: Any, step: Any, out: Any, to: Any, stride: Any) -> Any:
     """Eight rows of eight in the flat array `a`, `step` apart, become columns in `out`: in registers, by shuffles."""
@@ -232,8 +240,7 @@ def _gather_row(typing: Any, y: Any, at: Any, d: Any, share: Any, c: Any, first:
         vector, alignment = lanes.as_pointer(), number.bitwidth // 8
         _, at, d, share, _, _, to = arguments
         nothing = ir.Constant(lanes, [0.0] * SQUARE)
-        shares = builder.insert_element(ir.Constant(lanes, ir.Undefined), share, word(0))
-        shares = builder.shuffle_vector(shares, shares, ir.Constant(ir.VectorType(word, SQUARE), [0] * SQUARE))
+        shares = _in_all_lanes(builder, share, SQUARE)
         total = cgutils.alloca_once_value(builder, nothing)
 
         def address(array: int, offset: Any) -> Any:
@@ -256,9 +263,8 @@ def _gather_row(typing: Any, y: Any, at: Any, d: Any, share: Any, c: Any, first:
             take(offset, lambda row: row)
         left = builder.trunc(builder.sub(d, whole), word)
         with builder.if_then(builder.icmp_signed(">", left, word(0))):
-            most = builder.insert_element(ir.Constant(ir.VectorType(word, SQUARE), ir.Undefined), left, word(0))
-            most = builder.shuffle_vector(most, most, ir.Constant(ir.VectorType(word, SQUARE), [0] * SQUARE))
-            inside = builder.icmp_signed("<", ir.Constant(ir.VectorType(word, SQUARE), list(range(SQUARE))), most)
+            places = ir.Constant(ir.VectorType(word, SQUARE), list(range(SQUARE)))
+            inside = builder.icmp_signed("<", places, _in_all_lanes(builder, left, SQUARE))
             take(whole, lambda row: builder.select(inside, row, nothing))
         found = builder.load(total)
         half = SQUARE // 2

@@ -39,6 +39,7 @@ from daskmix.kernels.compiled import (
     _filled_up,
     _frozen,
     _gather,
+    _in_all_lanes,
     _in_frame,
     _jit,
     _keep_farthest,
@@ -59,12 +60,6 @@ RUNNING = 0.05  # of the distance to the nearest centre: while centres move fart
 PROBE, ENOUGH = 48, 0.6  # of so many rows bounds must spare such a share of the distances, or they are not begun
 LARGEST = 1e38  # a square that overflows is larger
 ROUND_DOWN = np.float32(1 - 2.0**-21)  # takes in some roundings of float32
-
-
-def _in_all_lanes(builder: Any, value: Any) -> Any:
-    lanes = ir.VectorType(value.type, GROUP)
-    first = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, ir.IntType(32)(0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), GROUP), [0] * GROUP))
 
 
 def _least_lane(builder: Any, values: Any) -> Any:
@@ -106,7 +101,7 @@ def _measure_four(
             centre = builder.load(builder.bitcast(address(4, place), vector.as_pointer()), **in_bytes)
             for start, total in zip(starts, totals, strict=True):
                 value = builder.load(address(0, builder.add(start, loop.index)))
-                away = builder.fsub(_in_all_lanes(builder, value), centre)
+                away = builder.fsub(_in_all_lanes(builder, value, GROUP), centre)
                 square = builder.fmul(away, away, flags=("contract",))
                 builder.store(builder.fadd(builder.load(total), square, flags=("contract",)), total)
         for i, total in enumerate(totals):
@@ -139,13 +134,13 @@ def _two_least(typing: Any, squared: Any, at: Any, without: Any, least: Any) -> 
             return builder.gep(context.make_array(signature.args[i])(context, builder, arguments[i]).data, [offset])
 
         def but(values: Any, place: Any) -> Any:
-            same = builder.icmp_signed("==", places, _in_all_lanes(builder, place))
+            same = builder.icmp_signed("==", places, _in_all_lanes(builder, place, GROUP))
             return builder.select(same, infinite, values)
 
         found = builder.load(builder.bitcast(address(0, arguments[1]), vector.as_pointer()), align=alignment)
         found = but(found, arguments[2])
         one = _least_lane(builder, found)
-        equal = builder.bitcast(builder.fcmp_ordered("==", found, _in_all_lanes(builder, one)), bits)
+        equal = builder.bitcast(builder.fcmp_ordered("==", found, _in_all_lanes(builder, one, GROUP)), bits)
         # Of those that are equal, the first: there is always one, for nothing here is NaN but by an overflow.
         which = builder.zext(builder.cttz(equal, ir.Constant(ir.IntType(1), 0)), whole)
         two = _least_lane(builder, but(found, which))
