@@ -158,13 +158,15 @@ def test_whole_weights_equal_repeated_rows_in_kmeans():
     np.testing.assert_allclose(weighted, model.fit(np.repeat(x, times, axis=0)).cluster_centers_, rtol=1e-10)
 
 
-@pytest.mark.parametrize(("dtype", "offset", "rtol"), [(np.float64, 1e7, 1e-6), (np.float32, 1e4, 5e-3)])
+# As many iterations of both: where a gain is as small as the noise of float32, one may stop before the other.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(("dtype", "offset", "rtol"), [(np.float64, 1e7, 1e-6), (np.float32, 1e4, 1e-3)])
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_an_offset_costs_no_digits(covariance_type, dtype, offset, rtol):
     x = (np.round(blobs(apart=4.0) * 64) / 64).astype(dtype)  # sixty-fourths survive the offset exactly
     shifted = x + dtype(offset)
     np.testing.assert_array_equal(shifted - dtype(offset), x)
-    settings = {"covariance_type": covariance_type, "random_state": 0, "tol": 1e-6}
+    settings = {"covariance_type": covariance_type, "random_state": 0, "tol": 0, "max_iter": 30}
     plain, moved = GaussianMixture(4, **settings).fit(x), GaussianMixture(4, **settings).fit(shifted)
     np.testing.assert_allclose(moved.covariances_, plain.covariances_, rtol=rtol, atol=rtol)
     same = moved.predict(shifted) == plain.predict(x)

@@ -5,13 +5,13 @@ Rows of a tile lie along the last axis, so that every loop over rows is a vector
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import numba
 import numpy as np
 import scipy.linalg  # noqa: F401  numba's np.dot calls SciPy's BLAS
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -26,10 +26,14 @@ __all__ = ["assign", "assign_again", "distance", "explain", "joint"]
 # Sums may be reordered for vectors; infinities and NaN keep their meaning.
 FASTMATH = {"contract", "reassoc", "nsz"}
 EXACT = FASTMATH - {"reassoc"}
-SQUARE = 8  # rows and columns that are transposed at a time
 # Rows: few enough for the first-level cache where features are few. No power of two, whose columns share a cache set.
 ASSIGN_TILE = 240
-STRIPS = (240, 120, 80, 48, 24)  # rows of a tile that are multiplied at a time
+# Scores of so many vectors of rows and so many centres stay in registers, of which AVX2 has sixteen. Tiles hold a
+# whole number of such blocks of rows.
+VECTORS, CENTRES = 3, 4
+VECTOR = 64 if binding.get_host_cpu_features().get("avx512f") else 32  # bytes
+SIDE = VECTOR // 8  # of the squares that are transposed in registers
+LANES = 8  # of the vectors in which a row is added to its cluster
 SMALL_PRODUCT = 1_000_000  # multiplications: up to so many, OpenBLAS does not copy the factors first, and is faster
 LINE = 64  # bytes in a cache line
 BLOCK_FEATURES = 256
@@ -60,10 +64,10 @@ def _in_all_lanes(builder: Any, value: Any, lanes: int) -> Any:
 
 @intrinsic
 def _transpose_square(typing: Any, a: Any, at: Any, step: Any, out: Any, to: Any, stride: Any) -> Any:
-    """Eight rows of eight in the flat array `a`, `step` apart, become columns in `out`: in registers, by shuffles."""
+    """A square of the flat array `a`, rows `step` apart, becomes columns in `out`: in registers, by shuffles."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        values = ir.VectorType(context.get_value_type(signature.args[0].dtype), SQUARE)
+        values = ir.VectorType(context.get_value_type(signature.args[0].dtype), SIDE)
         alignment = signature.args[0].dtype.bitwidth // 8
 
         def address(array: int, row: int) -> Any:
@@ -73,14 +77,14 @@ def _transpose_square(typing: Any, a: Any, at: Any, step: Any, out: Any, to: Any
             return builder.bitcast(builder.gep(data, [offset]), values.as_pointer())
 
         def interleaved(first: int) -> Any:
-            pairs = [first + i // 2 + i % 2 * SQUARE for i in range(SQUARE)]
-            return ir.Constant(ir.VectorType(ir.IntType(32), SQUARE), pairs)
+            pairs = [first + i // 2 + i % 2 * SIDE for i in range(SIDE)]
+            return ir.Constant(ir.VectorType(ir.IntType(32), SIDE), pairs)
 
-        rows = [builder.load(address(0, row), align=alignment) for row in range(SQUARE)]
-        halves = [interleaved(0), interleaved(SQUARE // 2)]
+        rows = [builder.load(address(0, row), align=alignment) for row in range(SIDE)]
+        halves = [interleaved(0), interleaved(SIDE // 2)]
         # Interleaving the first half of the rows with the second, log2 of their number times, transposes them.
-        for _ in range(SQUARE.bit_length() - 1):
-            pairs = zip(rows[: SQUARE // 2], rows[SQUARE // 2 :], strict=True)
+        for _ in range(SIDE.bit_length() - 1):
+            pairs = zip(rows[: SIDE // 2], rows[SIDE // 2 :], strict=True)
             rows = [builder.shuffle_vector(one, other, half) for one, other in pairs for half in halves]
         for row, value in enumerate(rows):
             builder.store(value, address(3, row), align=alignment)
@@ -90,20 +94,29 @@ def _transpose_square(typing: Any, a: Any, at: Any, step: Any, out: Any, to: Any
 
 
 @_jit
-def _transpose(a, out):
-    """Copy a (n, m) to out (m, n)."""
-    n, m = a.shape
-    flat, flat_out = a.reshape(n * m), out.reshape(n * m)
-    whole, squares = n // SQUARE * SQUARE, m // SQUARE * SQUARE
-    for i in range(0, whole, SQUARE):
-        for j in range(0, squares, SQUARE):
-            _transpose_square(flat, i * m + j, m, flat_out, j * n + i, n)
+def _transpose(flat, at, out):
+    """Rows of m numbers, at flat[at:], as columns: out (m, n)."""
+    m, n = out.shape
+    flat_out = out.reshape(n * m)
+    whole, squares = n // SIDE * SIDE, m // SIDE * SIDE
+    for i in range(0, whole, SIDE):
+        for j in range(0, squares, SIDE):
+            _transpose_square(flat, at + i * m + j, m, flat_out, j * n + i, n)
         for j in range(squares, m):
-            for row in range(i, i + SQUARE):
-                out[j, row] = a[row, j]
+            for row in range(i, i + SIDE):
+                flat_out[j * n + row] = flat[at + row * m + j]
     for i in range(whole, n):
         for j in range(m):
-            out[j, i] = a[i, j]
+            flat_out[j * n + i] = flat[at + i * m + j]
+
+
+def _fetch(builder: Any, address: Any) -> None:
+    """Ask for a cache line, without waiting for it."""
+    address, word = builder.bitcast(address, ir.IntType(8).as_pointer()), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
+    fetch = builder.module.declare_intrinsic("llvm.prefetch", (address.type,), kind)
+    # To read (0), into the second level (2), data (1).
+    builder.call(fetch, [address, word(0), word(2), word(1)])
 
 
 @intrinsic
@@ -112,12 +125,7 @@ def _prefetch(typing: Any, array: Any, index: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        address = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        word = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
-        fetch = builder.module.declare_intrinsic("llvm.prefetch", (address.type,), kind)
-        # To read (0), into the second level (2), data (1).
-        builder.call(fetch, [address, word(0), word(2), word(1)])
+        _fetch(builder, builder.gep(data, [arguments[1]]))
         return context.get_dummy_value()
 
     return types.void(array, types.intp), emit
@@ -143,8 +151,8 @@ def _add(sums, more):
 
 @_jit
 def _repeated(a):
-    """The same numbers SQUARE times: loops over a row alone are too short where features are few."""
-    out = np.empty(SQUARE * len(a), a.dtype)
+    """The same numbers LANES times: loops over a row alone are too short where features are few."""
+    out = np.empty(LANES * len(a), a.dtype)
     for i in range(0, len(out), len(a)):
         out[i : i + len(a)] = a
     return out
@@ -178,52 +186,110 @@ def _in_frame(flat, begin, count, shifts, scales, as_they_are, out):
 @_jit
 def _filled_up(c):
     """Centres (k, d) with zeros up to a whole number of vectors."""
-    out = np.zeros((len(c), -(-c.shape[1] // SQUARE) * SQUARE), c.dtype)
+    out = np.zeros((len(c), -(-c.shape[1] // LANES) * LANES), c.dtype)
     out[:, : c.shape[1]] = c
     return out
 
 
-@_jit
-def _better(score, j, best, cluster):
-    return (score, j) if score > best else (best, cluster)
+def grouped(c: Array, size: int) -> Array:
+    """Centres (k, d) with those of a group side by side: (groups, d, size), the last filled up far away."""
+    k, d = c.shape
+    filled = np.full((-(-k // size) * size, d), np.finfo(c.dtype).max, c.dtype)
+    filled[:k] = c
+    return filled.reshape(-1, size, d).transpose(0, 2, 1)
+
+
+@intrinsic
+def _block_rows(typing: Any, array: Any) -> Any:
+    """How many rows `_compete` looks at: a constant to the compiler."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_constant(types.intp, 8 * VECTORS * VECTOR // signature.args[0].dtype.bitwidth)
+
+    return types.intp(array), emit
+
+
+@intrinsic
+def _compete(typing: Any, columns: Any, d: Any, groups: Any, half: Any, g: Any, label: Any, best: Any,
+             cluster: Any, at: Any, ahead: Any, line: Any, apart: Any) -> Any:  # fmt: skip
+    """The rows of a block, columns (d, rows), and the centres of group g, whose first has this label.
+
+    Where the score c.x - |c|^2 / 2 of a centre is above best[at:], it takes its place. The order of the additions is
+    fixed here, so that a score depends on nothing but its row and its centre.
+
+    With each feature a line is fetched: the first has the element ahead[line], and they are `apart`.
+    """
+    number = columns.dtype
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        element, word, alignment = context.get_value_type(number), ir.IntType(32), number.bitwidth // 8
+        lanes = VECTOR // alignment
+        many, labels = ir.VectorType(element, lanes), ir.VectorType(word, lanes)
+        _, d, _, _, g, label, _, _, at, _, line, apart = arguments
+        fetched = context.make_array(signature.args[9])(context, builder, arguments[9]).data
+
+        def number_of(value: int) -> Any:
+            return ir.Constant(at.type, value)
+
+        def vector(array: int, offset: Any, v: int, kind: Any) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
+            return builder.bitcast(builder.gep(data, [builder.add(offset, number_of(v * lanes))]), kind.as_pointer())
+
+        def of_centre(array: int, offset: Any, j: int) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
+            return _in_all_lanes(builder, builder.load(builder.gep(data, [builder.add(offset, number_of(j))])), lanes)
+
+        blank = ir.Constant(many, [0.0] * lanes)
+        sums = [[cgutils.alloca_once_value(builder, blank) for _ in range(VECTORS)] for _ in range(CENTRES)]
+        for total in chain.from_iterable(sums):
+            builder.store(blank, total)
+        with cgutils.for_range(builder, d) as loop:
+            row = builder.mul(loop.index, number_of(VECTORS * lanes))
+            x = [builder.load(vector(0, row, v, many), align=alignment) for v in range(VECTORS)]
+            _fetch(builder, builder.gep(fetched, [builder.add(line, builder.mul(loop.index, apart))]))
+            feature = builder.mul(number_of(CENTRES), builder.add(builder.mul(g, d), loop.index))
+            for j in range(CENTRES):
+                c = of_centre(2, feature, j)
+                for v, total in enumerate(sums[j]):
+                    product = builder.fmul(x[v], c, flags=("contract",))
+                    builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+        for v in range(VECTORS):
+            to_best, to_cluster = vector(6, at, v, many), vector(7, at, v, labels)
+            top, which = builder.load(to_best, align=alignment), builder.load(to_cluster, align=4)
+            for j in range(CENTRES):
+                score = builder.fsub(builder.load(sums[j][v]), of_centre(3, builder.mul(number_of(CENTRES), g), j))
+                above = builder.fcmp_ordered(">", score, top)
+                own = _in_all_lanes(builder, builder.add(builder.trunc(label, word), word(j)), lanes)
+                top, which = builder.select(above, score, top), builder.select(above, own, which)
+            builder.store(top, to_best, align=alignment)
+            builder.store(which, to_cluster, align=4)
+        return context.get_dummy_value()
+
+    whole = types.intp
+    answer = types.void(columns, whole, groups, half, whole, whole, best, cluster, whole, ahead, whole, whole)
+    return answer, emit
 
 
 @_jit
-def _nearest(scores, half, u, v, b, best, cluster):
-    """Of each row the cluster of highest score from u to v, of equals the first; scores (k, rows)."""
-    for i in range(b):
-        best[i], cluster[i] = scores[u, i] - half[u], u
-    # Four at a time: what is best so far is loaded and stored a quarter as often.
-    fours = u + 1 + (v - u - 1) // 4 * 4
-    for j in range(u + 1, fours, 4):
-        one, two, three, four = half[j], half[j + 1], half[j + 2], half[j + 3]
-        for i in range(b):
-            top, which = _better(scores[j, i] - one, j, best[i], cluster[i])
-            top, which = _better(scores[j + 1, i] - two, j + 1, top, which)
-            top, which = _better(scores[j + 2, i] - three, j + 2, top, which)
-            best[i], cluster[i] = _better(scores[j + 3, i] - four, j + 3, top, which)
-    for j in range(fours, v):
-        one = half[j]
-        for i in range(b):
-            best[i], cluster[i] = _better(scores[j, i] - one, j, best[i], cluster[i])
+def _label(y, groups, half, edges, best, cluster, columns, ahead, at):
+    """The nearest centre of each model to the rows of a flat tile, of equals the first: cluster (models, rows).
 
-
-@_jit
-def _label(y, b, c, c_transposed, half, edges, between, scores, best, cluster):
-    """The nearest centre of each model to the first b rows of a flat tile, strip by strip: cluster (models, rows)."""
-    (k, d), strip = c.shape, scores.shape[1]
-    for r in range(0, b, strip):
-        rows = y[r * d : (r + strip) * d].reshape(strip, d)
-        # For so small a product BLAS is twice as slow with a transposed factor; whichever is smaller is transposed by
-        # hand.
-        if d < k:
-            _transpose(rows, between)
-            np.dot(c, between, scores)
-        else:
-            np.dot(rows, c_transposed, between)
-            _transpose(between, scores)
-        for m in range(len(edges) - 1):
-            _nearest(scores, half, edges[m], edges[m + 1], min(strip, b - r), best[m, r:], cluster[m, r:])
+    Meanwhile the next tile, ahead[at:], is fetched.
+    """
+    (d, block), (models, size) = columns.shape, cluster.shape
+    best[:] = -np.inf
+    for m in range(models):
+        cluster[m] = edges[m]
+    for row in range(0, size, block):
+        _transpose(y, row * d, columns)
+        g, line, apart = 0, at + row * d, _per_line(ahead)
+        for m in range(models):
+            for label in range(edges[m], edges[m + 1], CENTRES):
+                _compete(columns, d, groups, half, g, label, best[m], cluster[m], row, ahead, line, apart)
+                g += 1
+                line += d * apart
+                if line > at + (row + block) * d:
+                    line, apart = at + row * d, 0  # all are asked for
 
 
 @intrinsic
@@ -236,11 +302,11 @@ def _gather_row(typing: Any, y: Any, at: Any, d: Any, share: Any, c: Any, first:
     number = y.dtype
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lanes, word = ir.VectorType(context.get_value_type(number), SQUARE), ir.IntType(32)
+        lanes, word = ir.VectorType(context.get_value_type(number), LANES), ir.IntType(32)
         vector, alignment = lanes.as_pointer(), number.bitwidth // 8
         _, at, d, share, _, _, to = arguments
-        nothing = ir.Constant(lanes, [0.0] * SQUARE)
-        shares = _in_all_lanes(builder, share, SQUARE)
+        nothing = ir.Constant(lanes, [0.0] * LANES)
+        shares = _in_all_lanes(builder, share, LANES)
         total = cgutils.alloca_once_value(builder, nothing)
 
         def address(array: int, offset: Any) -> Any:
@@ -257,19 +323,19 @@ def _gather_row(typing: Any, y: Any, at: Any, d: Any, share: Any, c: Any, first:
             added = builder.fadd(builder.load(sums, align=alignment), added, flags=("contract",))
             builder.store(added, sums, align=alignment)
 
-        begin, step = ir.Constant(d.type, 0), ir.Constant(d.type, SQUARE)
-        whole = builder.and_(d, ir.Constant(d.type, -SQUARE))
+        begin, step = ir.Constant(d.type, 0), ir.Constant(d.type, LANES)
+        whole = builder.and_(d, ir.Constant(d.type, -LANES))
         with cgutils.for_range_slice(builder, begin, whole, step) as (offset, _):
             take(offset, lambda row: row)
         left = builder.trunc(builder.sub(d, whole), word)
         with builder.if_then(builder.icmp_signed(">", left, word(0))):
-            places = ir.Constant(ir.VectorType(word, SQUARE), list(range(SQUARE)))
-            inside = builder.icmp_signed("<", places, _in_all_lanes(builder, left, SQUARE))
+            places = ir.Constant(ir.VectorType(word, LANES), list(range(LANES)))
+            inside = builder.icmp_signed("<", places, _in_all_lanes(builder, left, LANES))
             take(whole, lambda row: builder.select(inside, row, nothing))
         found = builder.load(total)
-        half = SQUARE // 2
+        half = LANES // 2
         while half:
-            turned = ir.Constant(ir.VectorType(word, SQUARE), [(lane + half) % SQUARE for lane in range(SQUARE)])
+            turned = ir.Constant(ir.VectorType(word, LANES), [(lane + half) % LANES for lane in range(LANES)])
             found = builder.fadd(found, builder.shuffle_vector(found, found, turned))
             half //= 2
         return builder.extract_element(found, word(0))
@@ -278,17 +344,12 @@ def _gather_row(typing: Any, y: Any, at: Any, d: Any, share: Any, c: Any, first:
 
 
 @partial(_jit, fastmath=EXACT)
-def _gather(y, d, b, w, start, c, cluster, distance, mass, first, ahead, at, reach):
-    """Each row to its cluster; how far it is, what all of them cost, and the largest distance.
-
-    Meanwhile `reach` of each row of the next tile is fetched.
-    """
+def _gather(y, d, b, w, start, c, cluster, distance, cost, mass, first):
+    """Each row to its cluster; how far it is, what all of them cost beside those before, and the largest distance."""
     k, stride = c.shape
     flat_c, flat_first = c.reshape(k * stride), first.reshape(k * stride)
-    cost, farthest = 0.0, 0.0
+    farthest = 0.0
     for i in range(b):
-        for f in range(0, reach, _per_line(ahead)):
-            _prefetch(ahead, at + i * d + f)
         j = cluster[i]
         weight = 1.0 if w is None else w[start + i]
         mass[j] += weight
@@ -322,38 +383,27 @@ def _keep_farthest(distance, b, w, start, cluster, u, far_distance, far_row, far
 
 @_jit
 def _assign(
-    x, w, shift, scale, c, half, edges, strip, mass, first, cost, far_edges, far_distance, far_row, far_cluster
+    x, w, shift, scale, c, groups, half, edges, mass, first, cost, far_edges, far_distance, far_row, far_cluster
 ):
     """Model m has the centres edges[m] to edges[m + 1]. w is an array or None, which compiles to no weights."""
     n, d = x.shape
-    k, models = len(c), len(cost)
-    size = ASSIGN_TILE
+    size, models = ASSIGN_TILE, len(cost)
     flat = x.reshape(n * d)
     shifts, scales, as_they_are = _repeated(shift), _repeated(scale), _nothing_to_do(shift, scale)
-    entered = np.zeros(size * d + SQUARE, x.dtype)
+    entered = np.zeros(size * d + LANES, x.dtype)
     c_filled = _filled_up(c)
-    c_transposed = np.ascontiguousarray(c.T)
-    between = np.empty((d, strip) if d < k else (strip, k), x.dtype)
-    scores = np.empty((k, strip), x.dtype)
-    best = np.empty((models, size), x.dtype)
+    columns = np.empty((d, _block_rows(x)), x.dtype)
+    best, distance = np.empty((models, size), x.dtype), np.empty(size, x.dtype)
     cluster = np.empty((models, size), np.int32)
-    distance = np.empty(size, x.dtype)
     tile_first = np.empty_like(c_filled)
     least = np.where(far_edges[1:] > far_edges[:-1], -1.0, np.inf)
     for start in range(0, n, size):
         b = min(size, n - start)
         y = _in_frame(flat, start * d, b * d, shifts, scales, as_they_are, entered)
-        _label(y, b, c, c_transposed, half, edges, between, scores, best, cluster)
-        # The next tile is fetched once; where rows are shorter than a cache line, the processor's own way is as good.
-        reach = d - _per_line(flat) + 1
+        _label(y, groups, half, edges, best, cluster, columns, flat, (start + size) * d)
         tile_first[:] = 0
         for m in range(models):
-            spent, farthest = _gather(
-                y, d, b, w, start, c_filled, cluster[m], distance, mass, tile_first,
-                flat, (start + size) * d, reach,
-            )  # fmt: skip
-            reach = 0
-            cost[m] += spent
+            cost[m], farthest = _gather(y, d, b, w, start, c_filled, cluster[m], distance, cost[m], mass, tile_first)
             if farthest > least[m]:
                 u, v = far_edges[m], far_edges[m + 1]
                 least[m] = _keep_farthest(
@@ -396,7 +446,8 @@ def _softmax(joint, top, total, w, start, b):
 def _columns(y, out):
     """The features of a tile as rows of `out`; below them ones, zeros (both are there) and the sum of squares."""
     d = y.shape[1]
-    _transpose(y, out[:d])
+    n = len(y)
+    _transpose(y.reshape(n * d), 0, out[:d])
     for i in range(out.shape[1]):
         out[d + 2, i] = 0
     for f in range(d):
@@ -445,7 +496,7 @@ def _joint_product(x, shift, scale, left, right, theta, whiten, size, out):
         else:
             _columns(y, columns)
         _log_joint(columns, left, right, theta, phi, of_block, joint)
-        _transpose(joint, of_rows)
+        _transpose(joint.reshape(size * k), 0, of_rows)
         out[start : start + b] = of_rows[:b]
 
 
@@ -582,14 +633,13 @@ def _edges(sizes: Sequence[int]) -> Array:
 
 def assign(x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], far: Sequence[int]) -> list[Assigned]:
     c = np.concatenate(centres).astype(x.dtype)
-    half = 0.5 * (c * c).sum(axis=1)
     edges, far_edges = _edges([len(own) for own in centres]), _edges(far)
     mass, first, cost = np.zeros(len(c)), np.zeros(c.shape), np.zeros(len(centres))
     farthest = [np.full(sum(far), fill) for fill in (-1.0, 0, 0)]
     shift, scale = _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype)
     weights = None if w is None else _weights(w)
     _assign(
-        _frozen(x), weights, shift, scale, _frozen(c), _frozen(half), edges, strip_of(*c.shape), mass, first, cost,
+        _frozen(x), weights, shift, scale, _frozen(c), *_side_by_side(centres, x.dtype), edges, mass, first, cost,
         far_edges, *farthest,
     )  # fmt: skip
     answers = []
@@ -598,9 +648,12 @@ def assign(x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], fa
     return answers
 
 
-def strip_of(k: int, d: int) -> int:
-    """How many rows of a tile are multiplied at a time."""
-    return next((strip for strip in STRIPS if strip * k * d <= SMALL_PRODUCT), ASSIGN_TILE)
+def _side_by_side(centres: Sequence[Array], dtype: Any) -> tuple[Array, Array]:
+    """The centres of each model in groups, the last filled up, and half the square of their lengths: both flat."""
+    groups = np.concatenate([grouped(c.astype(dtype), CENTRES) for c in centres])
+    with np.errstate(over="ignore"):  # of what a group is filled up with
+        half = 0.5 * (groups * groups).sum(axis=1)
+    return _frozen(groups).reshape(-1), _frozen(half).reshape(-1)
 
 
 def assign_again(

@@ -34,8 +34,9 @@ from daskmix.block import Array
 from daskmix.kernels import Assigned, Bounds, Frame
 from daskmix.kernels.compiled import (
     ASSIGN_TILE,
-    SQUARE,
+    LANES,
     _add,
+    _block_rows,
     _filled_up,
     _frozen,
     _gather,
@@ -46,9 +47,11 @@ from daskmix.kernels.compiled import (
     _label,
     _nothing_to_do,
     _per_line,
+    _prefetch,
     _repeated,
+    _side_by_side,
     _weights,
-    strip_of,
+    grouped,
 )
 
 __all__ = ["assign"]
@@ -205,10 +208,16 @@ def _failing(before, moved, limit, after, rows):
 
 
 @_jit
-def _limits(y, b, c, label, scales, best, noise, limit):
-    """Squared distances to the centres of an earlier pass, and how far away all others are beyond doubt."""
+def _limits(y, b, c, label, scales, best, noise, limit, ahead, at):
+    """Squared distances to the centres of an earlier pass, and how far away all others are beyond doubt.
+
+    Meanwhile the next tile, ahead[at:], is fetched.
+    """
     d, widen, of_distance, reach = c.shape[1], scales[0], scales[2], scales[3]
     for i in range(b):
+        # Where rows are shorter than a cache line, the processor's own way is as good.
+        for f in range(0, d - _per_line(ahead) + 1, _per_line(ahead)):
+            _prefetch(ahead, at + i * d + f)
         squared = y.dtype.type(0)
         for f in range(d):
             away = y[i * d + f] - c[label[i], f]
@@ -260,7 +269,7 @@ def _search(flat, b, d, k, groups, scales, moved, before, after, best, noise, li
 
 @_jit
 def _assign(
-    x, w, shift, scale, c, half, strip, groups, scales, moved, known, label, before, far, mass, first, found, after
+    x, w, shift, scale, c, fours, half, groups, scales, moved, known, label, before, far, mass, first, found, after
 ):
     """As the plain kernel, from the labels and bounds of an earlier pass where they are known; both anew.
 
@@ -271,21 +280,19 @@ def _assign(
     size = max(1, min(n, ASSIGN_TILE))
     flat = x.reshape(n * d)
     shifts, all_scales, as_they_are = _repeated(shift), _repeated(scale), _nothing_to_do(shift, scale)
-    entered = np.zeros(ASSIGN_TILE * d + SQUARE, x.dtype)
+    entered = np.zeros(ASSIGN_TILE * d + LANES, x.dtype)
     c_filled = _filled_up(c)
-    c_transposed = np.ascontiguousarray(c.T)
-    between = np.empty((d, strip) if d < k else (strip, k), x.dtype)
-    scores = np.empty((k, strip), x.dtype)
+    columns = np.empty((d, _block_rows(x)), x.dtype)
     edges = np.array([0, k])
-    best, other, own, noise, limit, distance = [np.empty(size, x.dtype) for _ in range(6)]
-    cluster = np.empty((1, size), np.int32)
+    best, other, own, noise, limit, distance = [np.empty(ASSIGN_TILE, x.dtype) for _ in range(6)]
+    cluster = np.empty((1, ASSIGN_TILE), np.int32)
     rows = np.empty(size + TOGETHER, np.int64)
     tile_first = np.empty_like(c_filled)
     far_distance = np.full(far, -1.0)
     far_row = np.zeros(far, np.int64)
     far_cluster = np.zeros(far, np.int64)
     least = -1.0 if far else np.inf
-    cost, measured, reach = 0.0, 0, d - _per_line(flat) + 1
+    cost, measured = 0.0, 0
     for start in range(0, n, size):
         b = min(size, n - start)
         y = _in_frame(flat, start * d, b * d, shifts, all_scales, as_they_are, entered)
@@ -296,7 +303,7 @@ def _assign(
             was = label[start : start + b]
             labels[:] = was
             other[:] = np.inf
-            _limits(y, b, c, was, scales, best, noise, limit)
+            _limits(y, b, c, was, scales, best, noise, limit, flat, (start + size) * d)
             own[:] = best
             measured += _search(
                 y, b, d, k, groups, scales, moved, before[min(tile, len(before) - 1)], bounds,
@@ -309,29 +316,18 @@ def _assign(
                     bounds[group, i] = min(bounds[group, i], _bound(own[i], scales[1]))
                 doubt |= not other[i] > best[i] * scales[0] + noise[i]
         if doubt:
-            _label(y, b, c, c_transposed, half, edges, between, scores, limit.reshape(1, size), cluster)
+            _label(y, fours, half, edges, limit.reshape(1, ASSIGN_TILE), cluster, columns, flat, (start + size) * d)
             for i in range(b):
                 if known and cluster[0, i] != labels[i]:
                     group = labels[i] // GROUP
                     bounds[group, i] = min(bounds[group, i], _bound(best[i], scales[1]))
                 labels[i] = cluster[0, i]
         tile_first[:] = 0
-        spent, farthest = _gather(
-            y, d, b, w, start, c_filled, labels, distance, mass, tile_first, flat, (start + size) * d, reach
-        )
-        cost += spent
+        cost, farthest = _gather(y, d, b, w, start, c_filled, labels, distance, cost, mass, tile_first)
         if farthest > least:
             least = _keep_farthest(distance, b, w, start, labels, 0, far_distance, far_row, far_cluster)
         _add(first, tile_first)
     return cost, far_distance, far_row, far_cluster, measured
-
-
-def _grouped(c: Array) -> Array:
-    """Centres (k, d) with those of a group side by side: (groups, d, GROUP), the last filled up far away."""
-    k, d = c.shape
-    filled = np.full((-(-k // GROUP) * GROUP, d), np.finfo(c.dtype).max, c.dtype)
-    filled[:k] = c
-    return filled.reshape(-1, GROUP, d).transpose(0, 2, 1)
 
 
 def _scales(c: Array) -> Array:
@@ -384,20 +380,19 @@ def _with(
 ) -> tuple[Assigned, Bounds, int]:
     """The same, with these bounds; where they have none yet, with the labels."""
     (n, d), k = x.shape, len(c)
-    half = 0.5 * (c * c).sum(axis=1)
     groups, size = -(-k // GROUP), max(1, min(n, ASSIGN_TILE))
     tiles = -(-n // size)
     nothing = np.zeros((1, groups, size), np.float32)  # what is not known is not above anything
     label, before, after, moved = np.empty(0, np.int32), nothing, nothing.copy(), np.zeros(groups, np.float32)
-    grouped, scales = np.empty(0, c.dtype), np.empty(0, c.dtype)
+    sixteens, scales = np.empty(0, c.dtype), np.empty(0, c.dtype)
     if bounds is not None:
-        label, moved, grouped, scales = bounds.label, _movements(c, bounds.centres), _grouped(c), _scales(c)
+        label, moved, sixteens, scales = bounds.label, _movements(c, bounds.centres), grouped(c, GROUP), _scales(c)
         before = bounds.lower if len(bounds.lower) else nothing
         after = np.empty((tiles, groups, size), np.float32)
     mass, first, found = np.zeros(k), np.zeros((k, d)), np.empty(n, np.int32)
     cost, *farthest, measured = _assign(
         _frozen(x), None if w is None else _weights(w), _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype),
-        _frozen(c), _frozen(half), strip_of(k, d), _frozen(grouped).reshape(-1), scales, _frozen(moved),
+        _frozen(c), *_side_by_side([c], c.dtype), _frozen(sixteens).reshape(-1), scales, _frozen(moved),
         bounds is not None, _frozen(label), _frozen(before), far, mass, first, found, after,
     )  # fmt: skip
     typical = float(np.sqrt(cost / max(mass.sum(), 1e-300)))
