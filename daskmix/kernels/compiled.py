@@ -28,6 +28,7 @@ FASTMATH = {"contract", "reassoc", "nsz"}
 EXACT = FASTMATH - {"reassoc"}
 # Rows: few enough for the first-level cache where features are few. No power of two, whose columns share a cache set.
 ASSIGN_TILE = 240
+MANY = 64  # clusters
 # Scores of so many vectors of rows and so many centres stay in registers, of which AVX2 has sixteen. Tiles hold a
 # whole number of such blocks of rows.
 VECTORS, CENTRES = 3, 4
@@ -139,6 +140,21 @@ def _per_line(typing: Any, array: Any) -> Any:
         return context.get_constant(types.intp, 8 * LINE // signature.args[0].dtype.bitwidth)
 
     return types.intp(array), emit
+
+
+@_jit
+def _move(few, first):
+    """Sums of few rows, in their dtype, are added to those of all, in float64, and begin anew."""
+    for j in range(first.shape[0]):
+        for f in range(first.shape[1]):
+            first[j, f] += few[j, f]
+            few[j, f] = 0
+
+
+@_jit
+def _is_full(row, k):
+    """Whether sums of few rows end before this one: of many clusters each has but few of them."""
+    return row % (ASSIGN_TILE * max(1, k // MANY)) == 0
 
 
 @_jit
@@ -395,21 +411,22 @@ def _assign(
     columns = np.empty((d, _block_rows(x)), x.dtype)
     best, distance = np.empty((models, size), x.dtype), np.empty(size, x.dtype)
     cluster = np.empty((models, size), np.int32)
-    tile_first = np.empty_like(c_filled)
+    few = np.zeros_like(c_filled)
     least = np.where(far_edges[1:] > far_edges[:-1], -1.0, np.inf)
     for start in range(0, n, size):
         b = min(size, n - start)
         y = _in_frame(flat, start * d, b * d, shifts, scales, as_they_are, entered)
         _label(y, groups, half, edges, best, cluster, columns, flat, (start + size) * d)
-        tile_first[:] = 0
         for m in range(models):
-            cost[m], farthest = _gather(y, d, b, w, start, c_filled, cluster[m], distance, cost[m], mass, tile_first)
+            cost[m], farthest = _gather(y, d, b, w, start, c_filled, cluster[m], distance, cost[m], mass, few)
             if farthest > least[m]:
                 u, v = far_edges[m], far_edges[m + 1]
                 least[m] = _keep_farthest(
                     distance, b, w, start, cluster[m], edges[m], far_distance[u:v], far_row[u:v], far_cluster[u:v]
                 )
-        _add(first, tile_first)
+            if _is_full(start + size, edges[m + 1] - edges[m]):
+                _move(few[edges[m] : edges[m + 1]], first[edges[m] : edges[m + 1]])
+    _move(few, first)
 
 
 @_jit

@@ -35,16 +35,17 @@ from daskmix.kernels import Assigned, Bounds, Frame
 from daskmix.kernels.compiled import (
     ASSIGN_TILE,
     LANES,
-    _add,
     _block_rows,
     _filled_up,
     _frozen,
     _gather,
     _in_all_lanes,
     _in_frame,
+    _is_full,
     _jit,
     _keep_farthest,
     _label,
+    _move,
     _nothing_to_do,
     _per_line,
     _prefetch,
@@ -287,7 +288,7 @@ def _assign(
     best, other, own, noise, limit, distance = [np.empty(ASSIGN_TILE, x.dtype) for _ in range(6)]
     cluster = np.empty((1, ASSIGN_TILE), np.int32)
     rows = np.empty(size + TOGETHER, np.int64)
-    tile_first = np.empty_like(c_filled)
+    few = np.zeros_like(c_filled)
     far_distance = np.full(far, -1.0)
     far_row = np.zeros(far, np.int64)
     far_cluster = np.zeros(far, np.int64)
@@ -322,11 +323,12 @@ def _assign(
                     group = labels[i] // GROUP
                     bounds[group, i] = min(bounds[group, i], _bound(best[i], scales[1]))
                 labels[i] = cluster[0, i]
-        tile_first[:] = 0
-        cost, farthest = _gather(y, d, b, w, start, c_filled, labels, distance, cost, mass, tile_first)
+        cost, farthest = _gather(y, d, b, w, start, c_filled, labels, distance, cost, mass, few)
         if farthest > least:
             least = _keep_farthest(distance, b, w, start, labels, 0, far_distance, far_row, far_cluster)
-        _add(first, tile_first)
+        if _is_full(start + size, k):
+            _move(few, first)
+    _move(few, first)
     return cost, far_distance, far_row, far_cluster, measured
 
 
