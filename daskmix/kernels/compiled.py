@@ -1,6 +1,7 @@
 """The kernels compiled by numba: one call for many rows, without the interpreter lock, tile by tile.
 
-Rows of a tile lie along the last axis, so that every loop over rows is a vector operation; BLAS does the products.
+Rows of a tile lie along the last axis, so that every loop over rows is a vector operation. Products of a block of rows
+with a few centres or components stay in registers.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,22 +29,19 @@ FASTMATH = {"contract", "reassoc", "nsz"}
 EXACT = FASTMATH - {"reassoc"}
 # Rows: few enough for the first-level cache where features are few. No power of two, whose columns share a cache set.
 ASSIGN_TILE = 240
-MANY = 64  # clusters
-# Scores of so many vectors of rows and so many centres stay in registers, of which AVX2 has sixteen. Tiles hold a
-# whole number of such blocks of rows.
+MANY = 64  # clusters: of more, each has few of the rows that are added to each other in their own dtype
+# Products of so many vectors with so many numbers stay in registers, of which AVX2 has sixteen. BLAS, which copies its
+# factors first, reaches half of that speed where centres are few. Tiles hold a whole number of such blocks of rows.
 VECTORS, CENTRES = 3, 4
 VECTOR = 64 if binding.get_host_cpu_features().get("avx512f") else 32  # bytes
 SIDE = VECTOR // 8  # of the squares that are transposed in registers
 LANES = 8  # of the vectors in which a row is added to its cluster
-SMALL_PRODUCT = 1_000_000  # multiplications: up to so many, OpenBLAS does not copy the factors first, and is faster
 LINE = 64  # bytes in a cache line
 BLOCK_FEATURES = 256
-# Of a block of features, and of log densities of all models: both stay in the second-level cache, and OpenBLAS
-# multiplies what is that small without copying it first.
+# Of a block of features, and of log densities of all models: both stay in the second-level cache.
 FEATURES_TILE_BYTES = 1 << 18
 JOINT_TILE_BYTES = 1 << 20
-STEP = 64  # rows
-SMALL_STEP, LEAST_STRIP = 16, 48  # rows, of tiles that are multiplied without copying; of fewer that is no faster
+MOST_ROWS, STEP = 144, 48  # a whole number of blocks, and no power of two either
 NO_WEIGHTS = np.empty(0)
 
 
@@ -61,6 +59,16 @@ def _in_all_lanes(builder: Any, value: Any, lanes: int) -> Any:
         ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined), value, ir.IntType(32)(0)
     )
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+
+
+def _total(builder: Any, vector: Any, lanes: int) -> Any:
+    """The sum of the numbers in a vector, always in the same order."""
+    word, half = ir.IntType(32), lanes // 2
+    while half:
+        turned = ir.Constant(ir.VectorType(word, lanes), [(lane + half) % lanes for lane in range(lanes)])
+        vector = builder.fadd(vector, builder.shuffle_vector(vector, vector, turned))
+        half //= 2
+    return builder.extract_element(vector, word(0))
 
 
 @intrinsic
@@ -225,6 +233,62 @@ def _block_rows(typing: Any, array: Any) -> Any:
     return types.intp(array), emit
 
 
+class _Emitter:
+    """Code for one block of rows: elements of the arguments of an intrinsic, and sums that stay in registers."""
+
+    def __init__(self, context: Any, builder: Any, kinds: Sequence[Any], arguments: Sequence[Any], number: Any) -> None:
+        self.builder, self.alignment = builder, number.bitwidth // 8
+        self.lanes = VECTOR // self.alignment
+        self.vector = ir.VectorType(context.get_value_type(number), self.lanes)
+        self._data = {
+            i: context.make_array(kind)(context, builder, arguments[i]).data
+            for i, kind in enumerate(kinds)
+            if isinstance(kind, types.Array)
+        }
+
+    def address(self, array: int, *offsets: Any) -> Any:
+        """Of an element: offsets are added up, also Python's."""
+        total = ir.Constant(ir.IntType(64), 0)
+        for offset in offsets:
+            total = self.builder.add(total, ir.Constant(total.type, offset) if isinstance(offset, int) else offset)
+        return self.builder.gep(self._data[array], [total])
+
+    def following(self, index: Any, count: int) -> list[Any]:
+        """So many whole numbers, from this one."""
+        return [self.builder.add(index, ir.Constant(index.type, i)) for i in range(count)]
+
+    def in_all_lanes(self, array: int, *offsets: Any) -> Any:
+        return _in_all_lanes(self.builder, self.builder.load(self.address(array, *offsets)), self.lanes)
+
+    def load(self, array: int, *offsets: Any) -> Any:
+        """A vector."""
+        place = self.builder.bitcast(self.address(array, *offsets), self.vector.as_pointer())
+        return self.builder.load(place, align=self.alignment)
+
+    def places(self, array: int, at: Any, vector: Any) -> list[Any]:
+        """Where the vectors of a block are that begins there."""
+        offsets = [v * self.lanes for v in range(VECTORS)]
+        return [self.builder.bitcast(self.address(array, at, o), vector.as_pointer()) for o in offsets]
+
+    def vectors(self, array: int, at: Any) -> list[Any]:
+        """Those of a block that begins there."""
+        return [self.load(array, at, v * self.lanes) for v in range(VECTORS)]
+
+    def products(self, count: Any, terms: Callable[[Any], tuple[list[Any], list[Any]]]) -> list[list[Any]]:
+        """Sums over i < count of the products of CENTRES and VECTORS vectors, in order."""
+        builder, blank = self.builder, ir.Constant(self.vector, [0.0] * self.lanes)
+        sums = [[cgutils.alloca_once(builder, self.vector) for _ in range(VECTORS)] for _ in range(CENTRES)]
+        for total in chain.from_iterable(sums):
+            builder.store(blank, total)
+        with cgutils.for_range(builder, count) as loop:
+            ours, block = terms(loop.index)
+            for one, its in zip(ours, sums, strict=True):
+                for x, total in zip(block, its, strict=True):
+                    product = builder.fmul(x, one, flags=("contract",))
+                    builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+        return [[builder.load(total) for total in its] for its in sums]
+
+
 @intrinsic
 def _compete(typing: Any, columns: Any, d: Any, groups: Any, half: Any, g: Any, label: Any, best: Any,
              cluster: Any, at: Any, ahead: Any, line: Any, apart: Any) -> Any:  # fmt: skip
@@ -238,52 +302,85 @@ def _compete(typing: Any, columns: Any, d: Any, groups: Any, half: Any, g: Any, 
     number = columns.dtype
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        element, word, alignment = context.get_value_type(number), ir.IntType(32), number.bitwidth // 8
-        lanes = VECTOR // alignment
-        many, labels = ir.VectorType(element, lanes), ir.VectorType(word, lanes)
+        code = _Emitter(context, builder, signature.args, arguments, number)
         _, d, _, _, g, label, _, _, at, _, line, apart = arguments
-        fetched = context.make_array(signature.args[9])(context, builder, arguments[9]).data
+        word, fours = ir.IntType(32), ir.Constant(at.type, CENTRES)
+        group = builder.mul(g, builder.mul(d, fours))
 
-        def number_of(value: int) -> Any:
-            return ir.Constant(at.type, value)
+        def terms(f: Any) -> tuple[list[Any], list[Any]]:
+            _fetch(builder, code.address(9, line, builder.mul(f, apart)))
+            centres = [code.in_all_lanes(2, group, builder.mul(f, fours), j) for j in range(CENTRES)]
+            return centres, code.vectors(0, builder.mul(f, ir.Constant(f.type, VECTORS * code.lanes)))
 
-        def vector(array: int, offset: Any, v: int, kind: Any) -> Any:
-            data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
-            return builder.bitcast(builder.gep(data, [builder.add(offset, number_of(v * lanes))]), kind.as_pointer())
-
-        def of_centre(array: int, offset: Any, j: int) -> Any:
-            data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
-            return _in_all_lanes(builder, builder.load(builder.gep(data, [builder.add(offset, number_of(j))])), lanes)
-
-        blank = ir.Constant(many, [0.0] * lanes)
-        sums = [[cgutils.alloca_once_value(builder, blank) for _ in range(VECTORS)] for _ in range(CENTRES)]
-        for total in chain.from_iterable(sums):
-            builder.store(blank, total)
-        with cgutils.for_range(builder, d) as loop:
-            row = builder.mul(loop.index, number_of(VECTORS * lanes))
-            x = [builder.load(vector(0, row, v, many), align=alignment) for v in range(VECTORS)]
-            _fetch(builder, builder.gep(fetched, [builder.add(line, builder.mul(loop.index, apart))]))
-            feature = builder.mul(number_of(CENTRES), builder.add(builder.mul(g, d), loop.index))
-            for j in range(CENTRES):
-                c = of_centre(2, feature, j)
-                for v, total in enumerate(sums[j]):
-                    product = builder.fmul(x[v], c, flags=("contract",))
-                    builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
-        for v in range(VECTORS):
-            to_best, to_cluster = vector(6, at, v, many), vector(7, at, v, labels)
-            top, which = builder.load(to_best, align=alignment), builder.load(to_cluster, align=4)
-            for j in range(CENTRES):
-                score = builder.fsub(builder.load(sums[j][v]), of_centre(3, builder.mul(number_of(CENTRES), g), j))
+        scores = code.products(d, terms)
+        halves = [code.in_all_lanes(3, builder.mul(g, fours), j) for j in range(CENTRES)]
+        labels = [builder.add(builder.trunc(label, word), word(j)) for j in range(CENTRES)]
+        of_labels = ir.VectorType(word, code.lanes)
+        places = zip(code.places(6, at, code.vector), code.places(7, at, of_labels), strict=True)
+        for v, (to_best, to_cluster) in enumerate(places):
+            top, which = builder.load(to_best, align=code.alignment), builder.load(to_cluster, align=4)
+            for own, subtracted, its in zip(labels, halves, scores, strict=True):
+                score = builder.fsub(its[v], subtracted)
                 above = builder.fcmp_ordered(">", score, top)
-                own = _in_all_lanes(builder, builder.add(builder.trunc(label, word), word(j)), lanes)
-                top, which = builder.select(above, score, top), builder.select(above, own, which)
-            builder.store(top, to_best, align=alignment)
+                top = builder.select(above, score, top)
+                which = builder.select(above, _in_all_lanes(builder, own, code.lanes), which)
+            builder.store(top, to_best, align=code.alignment)
             builder.store(which, to_cluster, align=4)
         return context.get_dummy_value()
 
     whole = types.intp
     answer = types.void(columns, whole, groups, half, whole, whole, best, cluster, whole, ahead, whole, whole)
     return answer, emit
+
+
+@intrinsic
+def _multiply_block(typing: Any, theta: Any, j: Any, phi: Any, p: Any, size: Any, at: Any, joint: Any) -> Any:
+    """joint[j : j + CENTRES, rows] += theta[j : j + CENTRES] . phi[:, rows], the rows of the block at `at`."""
+    number = theta.dtype
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Emitter(context, builder, signature.args, arguments, number)
+        _, j, _, p, size, at, _ = arguments
+        rows = code.following(j, CENTRES)
+
+        def terms(f: Any) -> tuple[list[Any], list[Any]]:
+            factors = [code.in_all_lanes(0, builder.mul(row, p), f) for row in rows]
+            return factors, code.vectors(2, builder.add(at, builder.mul(f, size)))
+
+        for row, its in zip(rows, code.products(p, terms), strict=True):
+            for place, more in zip(
+                code.places(6, builder.add(at, builder.mul(row, size)), code.vector), its, strict=True
+            ):
+                before = builder.load(place, align=code.alignment)
+                builder.store(builder.fadd(before, more), place, align=code.alignment)
+        return context.get_dummy_value()
+
+    return types.void(theta, types.intp, phi, types.intp, types.intp, types.intp, joint), emit
+
+
+@intrinsic
+def _sum_block(typing: Any, joint: Any, j: Any, phi: Any, f: Any, size: Any, sums: Any, p: Any) -> Any:
+    """sums[j : j + CENTRES, f : f + VECTORS] = joint[j : j + CENTRES] . phi[f : f + VECTORS], over all rows."""
+    number = phi.dtype
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        code = _Emitter(context, builder, signature.args, arguments, number)
+        _, j, _, f, size, _, p = arguments
+        rows = code.following(j, CENTRES)
+        features = code.following(f, VECTORS)
+        lanes = ir.Constant(size.type, code.lanes)
+
+        def terms(i: Any) -> tuple[list[Any], list[Any]]:
+            at = builder.mul(i, lanes)
+            ours = [code.load(0, builder.mul(row, size), at) for row in rows]
+            return ours, [code.load(2, builder.mul(feature, size), at) for feature in features]
+
+        for row, its in zip(rows, code.products(builder.udiv(size, lanes), terms), strict=True):
+            for feature, total in zip(features, its, strict=True):
+                builder.store(_total(builder, total, code.lanes), code.address(5, builder.mul(row, p), feature))
+        return context.get_dummy_value()
+
+    return types.void(joint, types.intp, phi, types.intp, types.intp, sums, types.intp), emit
 
 
 @_jit
@@ -348,13 +445,7 @@ def _gather_row(typing: Any, y: Any, at: Any, d: Any, share: Any, c: Any, first:
             places = ir.Constant(ir.VectorType(word, LANES), list(range(LANES)))
             inside = builder.icmp_signed("<", places, _in_all_lanes(builder, left, LANES))
             take(whole, lambda row: builder.select(inside, row, nothing))
-        found = builder.load(total)
-        half = LANES // 2
-        while half:
-            turned = ir.Constant(ir.VectorType(word, LANES), [(lane + half) % LANES for lane in range(LANES)])
-            found = builder.fadd(found, builder.shuffle_vector(found, found, turned))
-            half //= 2
-        return builder.extract_element(found, word(0))
+        return _total(builder, builder.load(total), LANES)
 
     return number(y, types.intp, types.intp, number, c, first, types.intp), emit
 
@@ -482,27 +573,38 @@ def _multiply(columns, left, right, phi):
 
 
 @_jit
-def _log_joint(columns, left, right, theta, phi, of_block, joint):
+def _log_joint(columns, left, right, theta, phi, joint):
     """log p(x, k) of a tile, block by block of its features; phi holds the last block."""
+    p, size = phi.shape
+    for j in range(len(joint)):
+        joint[j] = 0
     for block in range(len(theta)):
         _multiply(columns, left[block], right[block], phi)
-        np.dot(theta[block], phi, of_block if block else joint)
-        if block:
-            _add(joint, of_block)
+        for at in range(0, size, _block_rows(phi)):
+            for j in range(0, len(joint), CENTRES):
+                _multiply_block(theta[block], j, phi, p, size, at, joint)
+
+
+@_jit
+def _moments(joint, phi, sums):
+    """Sums of the features of a tile, by responsibilities."""
+    p, size = phi.shape
+    for f in range(0, p, VECTORS):
+        for j in range(0, len(joint), CENTRES):
+            _sum_block(joint, j, phi, f, size, sums, p)
 
 
 @_jit
 def _joint_product(x, shift, scale, left, right, theta, whiten, size, out):
     n, d = x.shape
-    _, k, p = theta.shape
+    (_, filled, p), k = theta.shape, out.shape[1]
     flat, shifts, scales = x.reshape(n * d), _repeated(shift), _repeated(scale)
     y = np.zeros((size, d), theta.dtype)
     whitened = np.zeros((size, d), theta.dtype)
     columns = np.zeros((d + 3, size), theta.dtype)
     columns[d] = theta.dtype.type(1)
     phi = np.empty((p, size), theta.dtype)
-    joint = np.empty((k, size), theta.dtype)
-    of_block = np.empty((k, size), theta.dtype)
+    joint = np.empty((filled, size), theta.dtype)
     of_rows = np.empty((size, k), theta.dtype)
     for start in range(0, n, size):
         b = min(size, n - start)
@@ -512,8 +614,8 @@ def _joint_product(x, shift, scale, left, right, theta, whiten, size, out):
             _columns(whitened, columns)
         else:
             _columns(y, columns)
-        _log_joint(columns, left, right, theta, phi, of_block, joint)
-        _transpose(joint.reshape(size * k), 0, of_rows)
+        _log_joint(columns, left, right, theta, phi, joint)
+        _transpose(joint[:k].reshape(size * k), 0, of_rows)
         out[start : start + b] = of_rows[:b]
 
 
@@ -525,7 +627,7 @@ def _explain_product(x, w, shift, scale, left, right, theta, edges, whiten, sums
     product costs less than to fetch what it gave from further away.
     """
     n, d = x.shape
-    blocks, k, p = theta.shape
+    blocks, filled, p = theta.shape
     flat, shifts, scales = x.reshape(n * d), _repeated(shift), _repeated(scale)
     one = theta.dtype.type(1)
     y = np.zeros((size, d), theta.dtype)
@@ -533,11 +635,10 @@ def _explain_product(x, w, shift, scale, left, right, theta, edges, whiten, sums
     columns = np.zeros((d + 3, size), theta.dtype)
     columns[d] = one
     phi = np.empty((p, size), theta.dtype)
-    joint = np.empty((k, size), theta.dtype)
-    of_block = np.empty((k, size), theta.dtype)
+    joint = np.empty((filled, size), theta.dtype)
     top = np.empty(size, theta.dtype)
     total = np.empty(size, theta.dtype)
-    block_sums = np.empty((k, p), theta.dtype)
+    tile_sums = np.empty((filled, p), theta.dtype)
     tile_pooled = np.empty((d, d), theta.dtype)
     is_pooled = len(whiten) > 0
     for start in range(0, n, size):
@@ -548,7 +649,7 @@ def _explain_product(x, w, shift, scale, left, right, theta, edges, whiten, sums
             _columns(whitened, columns)
         else:
             _columns(y, columns)
-        _log_joint(columns, left, right, theta, phi, of_block, joint)
+        _log_joint(columns, left, right, theta, phi, joint)
         for m in range(len(score)):
             s, c = _softmax(joint[edges[m] : edges[m + 1]], top, total, w, start, b)
             score[m] += s
@@ -560,8 +661,8 @@ def _explain_product(x, w, shift, scale, left, right, theta, edges, whiten, sums
         for block in range(blocks - 1, -1, -1):
             if is_pooled or block < blocks - 1:
                 _multiply(columns, left[block], right[block], phi)
-            np.dot(joint, phi.T, block_sums)
-            _add(sums[block], block_sums)
+            _moments(joint, phi, tile_sums)
+            _add(sums[block], tile_sums)
         if is_pooled:
             for i in range(size):
                 weight = one if i < b else theta.dtype.type(0)
@@ -692,17 +793,15 @@ def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> li
 
 def _product_tile(n: int, k: int, p: int, itemsize: int) -> int:
     """How many of n rows at a time, with blocks of p features."""
-    rows = min(1024, FEATURES_TILE_BYTES // (p * itemsize), JOINT_TILE_BYTES // (k * itemsize))
-    rows = max(STEP, min(rows // STEP, -(-n // STEP)) * STEP)
-    small = SMALL_PRODUCT // (k * p) // SMALL_STEP * SMALL_STEP
-    return small if LEAST_STRIP <= small < rows else rows
+    rows = min(MOST_ROWS, FEATURES_TILE_BYTES // (p * itemsize), JOINT_TILE_BYTES // (k * itemsize))
+    return max(STEP, min(rows // STEP, -(-n // STEP)) * STEP)
 
 
 def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product) -> list[Explained]:
     d, (k, p) = x.shape[1], densities.theta.shape
     left, right, theta, whiten, size = _tiled(len(x), d, densities)
     edges = _frozen([0, *densities.cuts, k], np.int64)
-    block_sums, pooled = np.zeros(theta.shape), np.zeros((d, d))
+    block_sums, pooled = np.zeros((len(theta), k, theta.shape[2])), np.zeros((d, d))
     score, certainty = np.zeros((2, len(edges) - 1))
     _explain_product(
         _frozen(x), _weights(w), _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype), left, right,
@@ -717,39 +816,33 @@ def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product) -> 
 
 def _tiled(n: int, d: int, densities: Product) -> tuple[Array, Array, Array, Array, int]:
     """The factors of the features and theta in blocks, the whitening or nothing, and how many rows a tile has."""
-    dtype = densities.theta.dtype
+    theta, dtype = densities.theta, densities.theta.dtype
     left, right = _factors(densities.order, d)
     whiten = np.empty((0, 0)) if densities.whiten is None else densities.whiten
-    size = _product_tile(n, len(densities.theta), left.shape[1], dtype.itemsize)
-    return left, right, _frozen(_in_blocks(densities.theta)), _frozen(whiten, dtype), size
+    size = _product_tile(n, len(theta), left.shape[1], dtype.itemsize)
+    return left, right, _frozen(_in_blocks(theta, *left.shape)), _frozen(whiten, dtype), size
 
 
 def joint(x: Array, frame: Frame, densities: Densities) -> Array:
     if not isinstance(densities, Product):
         return reference.joint(x, frame, densities)
     left, right, theta, whiten, size = _tiled(len(x), x.shape[1], densities)
-    out = np.empty((len(x), theta.shape[1]), theta.dtype)
+    out = np.empty((len(x), len(densities.theta)), theta.dtype)
     shift, scale = _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype)
     _joint_product(_frozen(x), shift, scale, left, right, theta, whiten, size, out)
     return out
 
 
-def _blocks(p: int) -> tuple[int, int]:
-    """How many blocks p features are cut into, and how long each is."""
-    blocks = -(-p // BLOCK_FEATURES)
-    return blocks, -(-p // blocks)
-
-
-def _in_blocks(theta: Array) -> Array:
-    """Theta (k, p) -> (blocks, k, features of a block), zero where there is no feature."""
+def _in_blocks(theta: Array, blocks: int, length: int) -> Array:
+    """Theta (k, p) -> (blocks, k, length), k and features filled up with zeros."""
     k, p = theta.shape
-    blocks, length = _blocks(p)
-    return np.pad(theta, ((0, 0), (0, blocks * length - p))).reshape(k, blocks, length).transpose(1, 0, 2)
+    filled = np.pad(theta, ((0, -k % CENTRES), (0, blocks * length - p)))
+    return filled.reshape(-1, blocks, length).transpose(1, 0, 2)
 
 
 @cache
 def _factors(order: Order, d: int) -> tuple[Array, Array]:
-    """The two columns (see `_columns`) whose product each feature is: (blocks, features of a block)."""
+    """The two columns (see `_columns`) whose product each feature is: (blocks, features), a multiple of VECTORS."""
     ones, zeros, squares = d, d + 1, d + 2
     own = np.arange(d)
     rows, columns = {
@@ -760,7 +853,8 @@ def _factors(order: Order, d: int) -> tuple[Array, Array]:
     }[order]()
     left = np.concatenate([own, rows, [ones]])
     right = np.concatenate([np.full(d, ones), columns, [ones]])
-    blocks, length = _blocks(len(left))
+    blocks = -(-len(left) // BLOCK_FEATURES)
+    length = -(-len(left) // (blocks * VECTORS)) * VECTORS
     padded = [np.pad(side, (0, blocks * length - len(side)), constant_values=zeros) for side in (left, right)]
     left, right = (_frozen(side.reshape(blocks, length), np.int64) for side in padded)
     return left, right
