@@ -13,8 +13,9 @@ HOUSE = Path(daskmix.__file__).parent
 
 # Each module may import those that stand before it.
 ORDER = [
-    "errors", "arrays", "block", "reduction", "kernels", "kernels.reference", "kernels.elementary", "kernels.compiled",
-    "kernels.pruned", "device", "covariance", "centroids", "mixture", "sampling", "algorithms", "algorithms.base",
+    "errors", "arrays", "block", "reduction", "kernels", "kernels.reference", "kernels.elementary", "kernels.jit",
+    "kernels.registers", "kernels.tiles", "kernels.assigning", "kernels.pruned", "kernels.explaining",
+    "kernels.compiled", "device", "covariance", "centroids", "mixture", "sampling", "algorithms", "algorithms.base",
     "algorithms.seeding", "algorithms.lloyd", "algorithms.em", "passes", "rows", "sources", "sources.dask",
     "sources.labelled", "sources.zarr", "engines", "engines.keep", "engines.local", "engines.dask", "hooks", "answers",
     "fitting", "store", "estimators.base", "estimators.kmeans", "estimators.gaussian_mixture", "estimators", "plot",

@@ -32,28 +32,22 @@ from numba.extending import intrinsic
 
 from daskmix.block import Array
 from daskmix.kernels import Assigned, Bounds, Frame
-from daskmix.kernels.compiled import (
-    ASSIGN_TILE,
-    LANES,
-    _block_rows,
-    _filled_up,
-    _frozen,
-    _gather,
-    _in_all_lanes,
-    _in_frame,
-    _is_full,
-    _jit,
-    _keep_farthest,
-    _label,
-    _move,
-    _nothing_to_do,
-    _per_line,
-    _prefetch,
-    _repeated,
-    _side_by_side,
-    _weights,
+from daskmix.kernels.assigning import (
+    TILE,
+    filled_up,
+    gather,
     grouped,
+    in_frame,
+    is_full,
+    keep_farthest,
+    label_rows,
+    move,
+    nothing_to_do,
+    side_by_side,
 )
+from daskmix.kernels.jit import jit
+from daskmix.kernels.registers import LANES, block_rows, in_all_lanes, per_line, prefetch
+from daskmix.kernels.tiles import frozen, repeated, weights_of
 
 __all__ = ["assign"]
 
@@ -105,7 +99,7 @@ def _measure_four(
             centre = builder.load(builder.bitcast(address(4, place), vector.as_pointer()), **in_bytes)
             for start, total in zip(starts, totals, strict=True):
                 value = builder.load(address(0, builder.add(start, loop.index)))
-                away = builder.fsub(_in_all_lanes(builder, value, GROUP), centre)
+                away = builder.fsub(in_all_lanes(builder, value, GROUP), centre)
                 square = builder.fmul(away, away, flags=("contract",))
                 builder.store(builder.fadd(builder.load(total), square, flags=("contract",)), total)
         for i, total in enumerate(totals):
@@ -117,7 +111,7 @@ def _measure_four(
     return types.void(y, rows, types.intp, types.intp, groups, types.intp, out, least), emit
 
 
-@_jit
+@jit
 def _bound(squared, shrink):
     """A lower bound on a distance whose square was computed; an overflow says that it is at least so much."""
     return np.float32(np.sqrt(min(squared, type(squared)(LARGEST))) * shrink) * ROUND_DOWN
@@ -138,13 +132,13 @@ def _two_least(typing: Any, squared: Any, at: Any, without: Any, least: Any) -> 
             return builder.gep(context.make_array(signature.args[i])(context, builder, arguments[i]).data, [offset])
 
         def but(values: Any, place: Any) -> Any:
-            same = builder.icmp_signed("==", places, _in_all_lanes(builder, place, GROUP))
+            same = builder.icmp_signed("==", places, in_all_lanes(builder, place, GROUP))
             return builder.select(same, infinite, values)
 
         found = builder.load(builder.bitcast(address(0, arguments[1]), vector.as_pointer()), align=alignment)
         found = but(found, arguments[2])
         one = _least_lane(builder, found)
-        equal = builder.bitcast(builder.fcmp_ordered("==", found, _in_all_lanes(builder, one, GROUP)), bits)
+        equal = builder.bitcast(builder.fcmp_ordered("==", found, in_all_lanes(builder, one, GROUP)), bits)
         # Of those that are equal, the first: there is always one, for nothing here is NaN but by an overflow.
         which = builder.zext(builder.cttz(equal, ir.Constant(ir.IntType(1), 0)), whole)
         two = _least_lane(builder, but(found, which))
@@ -186,7 +180,7 @@ def _lowest(typing: Any, bits: Any) -> Any:
     return types.int64(types.int64), emit
 
 
-@_jit
+@jit
 def _failing(before, moved, limit, after, rows):
     """Bounds of a group, before -> after, and the rows for which they say nothing."""
     n = len(before)
@@ -208,7 +202,7 @@ def _failing(before, moved, limit, after, rows):
     return count
 
 
-@_jit
+@jit
 def _limits(y, b, c, label, scales, best, noise, limit, ahead, at):
     """Squared distances to the centres of an earlier pass, and how far away all others are beyond doubt.
 
@@ -217,8 +211,8 @@ def _limits(y, b, c, label, scales, best, noise, limit, ahead, at):
     d, widen, of_distance, reach = c.shape[1], scales[0], scales[2], scales[3]
     for i in range(b):
         # Where rows are shorter than a cache line, the processor's own way is as good.
-        for f in range(0, d - _per_line(ahead) + 1, _per_line(ahead)):
-            _prefetch(ahead, at + i * d + f)
+        for f in range(0, d - per_line(ahead) + 1, per_line(ahead)):
+            prefetch(ahead, at + i * d + f)
         squared = y.dtype.type(0)
         for f in range(d):
             away = y[i * d + f] - c[label[i], f]
@@ -229,7 +223,7 @@ def _limits(y, b, c, label, scales, best, noise, limit, ahead, at):
         limit[i] = np.sqrt(best[i] * widen + noise[i]) * widen
 
 
-@_jit
+@jit
 def _search(flat, b, d, k, groups, scales, moved, before, after, best, noise, limit, cluster, other, rows):
     """Labels of a tile from earlier ones, and how many groups of rows were measured; bounds, before -> after.
 
@@ -268,7 +262,7 @@ def _search(flat, b, d, k, groups, scales, moved, before, after, best, noise, li
     return measured
 
 
-@_jit
+@jit
 def _assign(
     x, w, shift, scale, c, fours, half, groups, scales, moved, known, label, before, far, mass, first, found, after
 ):
@@ -278,15 +272,15 @@ def _assign(
     """
     n, d = x.shape
     k = c.shape[0]
-    size = max(1, min(n, ASSIGN_TILE))
+    size = max(1, min(n, TILE))
     flat = x.reshape(n * d)
-    shifts, all_scales, as_they_are = _repeated(shift), _repeated(scale), _nothing_to_do(shift, scale)
-    entered = np.zeros(ASSIGN_TILE * d + LANES, x.dtype)
-    c_filled = _filled_up(c)
-    columns = np.empty((d, _block_rows(x)), x.dtype)
+    shifts, all_scales, as_they_are = repeated(shift), repeated(scale), nothing_to_do(shift, scale)
+    entered = np.zeros(TILE * d + LANES, x.dtype)
+    c_filled = filled_up(c)
+    columns = np.empty((d, block_rows(x)), x.dtype)
     edges = np.array([0, k])
-    best, other, own, noise, limit, distance = [np.empty(ASSIGN_TILE, x.dtype) for _ in range(6)]
-    cluster = np.empty((1, ASSIGN_TILE), np.int32)
+    best, other, own, noise, limit, distance = [np.empty(TILE, x.dtype) for _ in range(6)]
+    cluster = np.empty((1, TILE), np.int32)
     rows = np.empty(size + TOGETHER, np.int64)
     few = np.zeros_like(c_filled)
     far_distance = np.full(far, -1.0)
@@ -296,7 +290,7 @@ def _assign(
     cost, measured = 0.0, 0
     for start in range(0, n, size):
         b = min(size, n - start)
-        y = _in_frame(flat, start * d, b * d, shifts, all_scales, as_they_are, entered)
+        y = in_frame(flat, start * d, b * d, shifts, all_scales, as_they_are, entered)
         tile = start // size
         labels, bounds = found[start : start + b], after[min(tile, len(after) - 1)]
         doubt = not known
@@ -317,18 +311,18 @@ def _assign(
                     bounds[group, i] = min(bounds[group, i], _bound(own[i], scales[1]))
                 doubt |= not other[i] > best[i] * scales[0] + noise[i]
         if doubt:
-            _label(y, fours, half, edges, limit.reshape(1, ASSIGN_TILE), cluster, columns, flat, (start + size) * d)
+            label_rows(y, fours, half, edges, limit.reshape(1, TILE), cluster, columns, flat, (start + size) * d)
             for i in range(b):
                 if known and cluster[0, i] != labels[i]:
                     group = labels[i] // GROUP
                     bounds[group, i] = min(bounds[group, i], _bound(best[i], scales[1]))
                 labels[i] = cluster[0, i]
-        cost, farthest = _gather(y, d, b, w, start, c_filled, labels, distance, cost, mass, few)
+        cost, farthest = gather(y, d, b, w, start, c_filled, labels, distance, cost, mass, few)
         if farthest > least:
-            least = _keep_farthest(distance, b, w, start, labels, 0, far_distance, far_row, far_cluster)
-        if _is_full(start + size, k):
-            _move(few, first)
-    _move(few, first)
+            least = keep_farthest(distance, b, w, start, labels, 0, far_distance, far_row, far_cluster)
+        if is_full(start + size, k):
+            move(few, first)
+    move(few, first)
     return cost, far_distance, far_row, far_cluster, measured
 
 
@@ -382,7 +376,7 @@ def _with(
 ) -> tuple[Assigned, Bounds, int]:
     """The same, with these bounds; where they have none yet, with the labels."""
     (n, d), k = x.shape, len(c)
-    groups, size = -(-k // GROUP), max(1, min(n, ASSIGN_TILE))
+    groups, size = -(-k // GROUP), max(1, min(n, TILE))
     tiles = -(-n // size)
     nothing = np.zeros((1, groups, size), np.float32)  # what is not known is not above anything
     label, before, after, moved = np.empty(0, np.int32), nothing, nothing.copy(), np.zeros(groups, np.float32)
@@ -393,9 +387,9 @@ def _with(
         after = np.empty((tiles, groups, size), np.float32)
     mass, first, found = np.zeros(k), np.zeros((k, d)), np.empty(n, np.int32)
     cost, *farthest, measured = _assign(
-        _frozen(x), None if w is None else _weights(w), _frozen(frame.shift, x.dtype), _frozen(frame.scale, x.dtype),
-        _frozen(c), *_side_by_side([c], c.dtype), _frozen(sixteens).reshape(-1), scales, _frozen(moved),
-        bounds is not None, _frozen(label), _frozen(before), far, mass, first, found, after,
+        frozen(x), None if w is None else weights_of(w), frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype),
+        frozen(c), *side_by_side([c], c.dtype), frozen(sixteens).reshape(-1), scales, frozen(moved),
+        bounds is not None, frozen(label), frozen(before), far, mass, first, found, after,
     )  # fmt: skip
     typical = float(np.sqrt(cost / max(mass.sum(), 1e-300)))
     spared = (n * groups - measured) * GROUP if bounds is not None else 0

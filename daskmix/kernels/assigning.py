@@ -1,0 +1,181 @@
+"""Each row to its nearest centre: K-means, compiled."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from daskmix.block import Array
+from daskmix.kernels import Assigned, Frame
+from daskmix.kernels.jit import EXACT, jit
+from daskmix.kernels.registers import CENTRES, LANES, block_rows, compete, gather_row, per_line
+from daskmix.kernels.tiles import edges_of, enter, frozen, repeated, transpose, weights_of
+
+# Rows of a tile, a whole number of blocks. It and the next one, which is fetched meanwhile, stay in the second-level
+# cache.
+TILE = 240
+MANY = 64  # clusters: of more, each has few of the rows that are added to each other in their own dtype
+
+
+@jit
+def nothing_to_do(shift, scale):
+    """Whether rows are in the frame as they come."""
+    return not np.any(shift != 0) and np.all(scale == 1)
+
+
+@jit
+def in_frame(flat, begin, count, shifts, scales, as_they_are, out):
+    """A tile in the frame, flat: a copy in `out`, or the rows where they lie if as many follow as are read beyond."""
+    if as_they_are and begin + len(out) <= len(flat):
+        return flat[begin : begin + len(out)]
+    enter(flat, begin, count, shifts, scales, out)
+    return out
+
+
+@jit
+def filled_up(c):
+    """Centres (k, d) with zeros up to a whole number of vectors."""
+    out = np.zeros((len(c), -(-c.shape[1] // LANES) * LANES), c.dtype)
+    out[:, : c.shape[1]] = c
+    return out
+
+
+def grouped(c: Array, size: int) -> Array:
+    """Centres (k, d) with those of a group side by side: (groups, d, size), the last filled up far away."""
+    k, d = c.shape
+    filled = np.full((-(-k // size) * size, d), np.finfo(c.dtype).max, c.dtype)
+    filled[:k] = c
+    return filled.reshape(-1, size, d).transpose(0, 2, 1)
+
+
+@jit
+def move(few, first):
+    """Sums of few rows, in their dtype, are added to those of all, in float64, and begin anew."""
+    for j in range(first.shape[0]):
+        for f in range(first.shape[1]):
+            first[j, f] += few[j, f]
+            few[j, f] = 0
+
+
+@jit
+def is_full(row, k):
+    """Whether sums of few rows end before this one: of many clusters each has but few of them."""
+    return row % (TILE * max(1, k // MANY)) == 0
+
+
+@jit
+def label_rows(y, groups, half, edges, best, cluster, columns, ahead, at):
+    """The nearest centre of each model to the rows of a flat tile, of equals the first: cluster (models, rows).
+
+    Meanwhile the next tile, ahead[at:], is fetched.
+    """
+    (d, block), (models, size) = columns.shape, cluster.shape
+    best[:] = -np.inf
+    for m in range(models):
+        cluster[m] = edges[m]
+    for row in range(0, size, block):
+        transpose(y, row * d, columns)
+        g, line, apart = 0, at + row * d, per_line(ahead)
+        for m in range(models):
+            for label in range(edges[m], edges[m + 1], CENTRES):
+                compete(columns, d, groups, half, g, label, best[m], cluster[m], row, ahead, line, apart)
+                g += 1
+                line += d * apart
+                if line > at + (row + block) * d:
+                    line, apart = at + row * d, 0  # all are asked for
+
+
+@partial(jit, fastmath=EXACT)
+def gather(y, d, b, w, start, c, cluster, distance, cost, mass, first):
+    """Each row to its cluster; how far it is, what all of them cost beside those before, and the largest distance."""
+    k, stride = c.shape
+    flat_c, flat_first = c.reshape(k * stride), first.reshape(k * stride)
+    farthest = 0.0
+    for i in range(b):
+        j = cluster[i]
+        weight = 1.0 if w is None else w[start + i]
+        mass[j] += weight
+        distance[i] = gather_row(y, i * d, d, y.dtype.type(weight), flat_c, flat_first, j * stride)
+        cost += weight * distance[i]
+        farthest = max(farthest, distance[i])
+    return cost, farthest
+
+
+@jit
+def _next_to_give_way(distance, row):
+    """Of the farthest rows the nearest, of equals the last."""
+    slot = 0
+    for m in range(1, len(distance)):
+        later = distance[m] == distance[slot] and row[m] > row[slot]
+        if distance[m] < distance[slot] or later:
+            slot = m
+    return slot
+
+
+@jit
+def keep_farthest(distance, b, w, start, cluster, u, far_distance, far_row, far_cluster):
+    """Rows of a tile take the place of those kept so far that are nearer; the least distance that is kept."""
+    slot = _next_to_give_way(far_distance, far_row)
+    for i in range(b):
+        if distance[i] > far_distance[slot] and (w is None or w[start + i] > 0):
+            far_distance[slot], far_row[slot], far_cluster[slot] = distance[i], start + i, cluster[i] - u
+            slot = _next_to_give_way(far_distance, far_row)
+    return far_distance[slot]
+
+
+@jit
+def _assign(
+    x, w, shift, scale, c, groups, half, edges, mass, first, cost, far_edges, far_distance, far_row, far_cluster
+):
+    """Model m has the centres edges[m] to edges[m + 1]. w is an array or None, which compiles to no weights."""
+    n, d = x.shape
+    size, models = TILE, len(cost)
+    flat = x.reshape(n * d)
+    shifts, scales, as_they_are = repeated(shift), repeated(scale), nothing_to_do(shift, scale)
+    entered = np.zeros(size * d + LANES, x.dtype)
+    c_filled = filled_up(c)
+    columns = np.empty((d, block_rows(x)), x.dtype)
+    best, distance = np.empty((models, size), x.dtype), np.empty(size, x.dtype)
+    cluster = np.empty((models, size), np.int32)
+    few = np.zeros_like(c_filled)
+    least = np.where(far_edges[1:] > far_edges[:-1], -1.0, np.inf)
+    for start in range(0, n, size):
+        b = min(size, n - start)
+        y = in_frame(flat, start * d, b * d, shifts, scales, as_they_are, entered)
+        label_rows(y, groups, half, edges, best, cluster, columns, flat, (start + size) * d)
+        for m in range(models):
+            cost[m], farthest = gather(y, d, b, w, start, c_filled, cluster[m], distance, cost[m], mass, few)
+            if farthest > least[m]:
+                u, v = far_edges[m], far_edges[m + 1]
+                least[m] = keep_farthest(
+                    distance, b, w, start, cluster[m], edges[m], far_distance[u:v], far_row[u:v], far_cluster[u:v]
+                )
+            if is_full(start + size, edges[m + 1] - edges[m]):
+                move(few[edges[m] : edges[m + 1]], first[edges[m] : edges[m + 1]])
+    move(few, first)
+
+
+def assign(x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], far: Sequence[int]) -> list[Assigned]:
+    c = np.concatenate(centres).astype(x.dtype)
+    edges, far_edges = edges_of([len(own) for own in centres]), edges_of(far)
+    mass, first, cost = np.zeros(len(c)), np.zeros(c.shape), np.zeros(len(centres))
+    farthest = [np.full(sum(far), fill) for fill in (-1.0, 0, 0)]
+    shift, scale = frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype)
+    weights = None if w is None else weights_of(w)
+    _assign(
+        frozen(x), weights, shift, scale, frozen(c), *side_by_side(centres, x.dtype), edges, mass, first, cost,
+        far_edges, *farthest,
+    )  # fmt: skip
+    answers = []
+    for u, v, a, b, spent in zip(edges, edges[1:], far_edges, far_edges[1:], cost.tolist(), strict=False):
+        answers.append(Assigned(mass[u:v], first[u:v], spent, *(its[a:b] for its in farthest)))
+    return answers
+
+
+def side_by_side(centres: Sequence[Array], dtype: Any) -> tuple[Array, Array]:
+    """The centres of each model in groups, the last filled up, and half the square of their lengths: both flat."""
+    groups = np.concatenate([grouped(c.astype(dtype), CENTRES) for c in centres])
+    with np.errstate(over="ignore"):  # of what a group is filled up with
+        half = 0.5 * (groups * groups).sum(axis=1)
+    return frozen(groups).reshape(-1), frozen(half).reshape(-1)

@@ -1,0 +1,346 @@
+"""Each row shared out among the components that explain it: mixtures, compiled."""
+
+from functools import cache
+
+import numpy as np
+import scipy.linalg  # noqa: F401  numba's np.dot calls SciPy's BLAS
+
+from daskmix.block import Array
+from daskmix.kernels import Centred, Densities, Explained, Frame, Order, Product, reference
+from daskmix.kernels.elementary import exp
+from daskmix.kernels.jit import jit
+from daskmix.kernels.registers import CENTRES, VECTORS, block_rows, multiply_block, sum_block
+from daskmix.kernels.tiles import add, enter, frozen, repeated, transpose, weights_of
+
+BLOCK_FEATURES = 256
+# Of a block of features, and of log densities of all models: both stay in the second-level cache.
+FEATURES_TILE_BYTES = 1 << 18
+JOINT_TILE_BYTES = 1 << 20
+MOST_ROWS, STEP = 144, 48  # a whole number of blocks, and no power of two, whose columns share a set of the cache
+_ORDERS = {Order.trace: 0, Order.diagonal: 1, Order.full: 2, Order.pooled: 3}
+
+
+@jit
+def _softmax(joint, top, total, w, start, b):
+    """Columns of log p(x, k) -> weighted responsibilities, in place; (score, certainty) of the tile."""
+    k = joint.shape[0]
+    one = joint.dtype.type(1)
+    for i in range(b):
+        top[i] = joint[0, i]
+    for j in range(1, k):
+        for i in range(b):
+            top[i] = max(top[i], joint[j, i])
+    for i in range(b):
+        total[i] = 0
+    for j in range(k):
+        for i in range(b):
+            share = exp(joint[j, i] - top[i])
+            joint[j, i] = share
+            total[i] += share
+    score, certainty = 0.0, 0.0
+    for i in range(b):
+        weight = w[start + i] if len(w) else 1.0
+        log_total = np.log(total[i])
+        score += weight * (top[i] + log_total)
+        certainty -= weight * log_total
+        total[i] = joint.dtype.type(weight) * (one / total[i])
+    for j in range(k):
+        for i in range(b):
+            joint[j, i] *= total[i]
+    return score, certainty
+
+
+@jit
+def _columns(y, out):
+    """The features of a tile as rows of `out`; below them ones, zeros (both are there) and the sum of squares."""
+    d = y.shape[1]
+    n = len(y)
+    transpose(y.reshape(n * d), 0, out[:d])
+    for i in range(out.shape[1]):
+        out[d + 2, i] = 0
+    for f in range(d):
+        for i in range(out.shape[1]):
+            out[d + 2, i] += out[f, i] * out[f, i]
+
+
+@jit
+def _multiply(columns, left, right, phi):
+    """Each feature of phi is the product of two columns."""
+    for f in range(len(phi)):
+        one, other = left[f], right[f]
+        for i in range(phi.shape[1]):
+            phi[f, i] = columns[one, i] * columns[other, i]
+
+
+@jit
+def _log_joint(columns, left, right, theta, phi, joint):
+    """log p(x, k) of a tile, block by block of its features; phi holds the last block."""
+    p, size = phi.shape
+    for j in range(len(joint)):
+        joint[j] = 0
+    for block in range(len(theta)):
+        _multiply(columns, left[block], right[block], phi)
+        for at in range(0, size, block_rows(phi)):
+            for j in range(0, len(joint), CENTRES):
+                multiply_block(theta[block], j, phi, p, size, at, joint)
+
+
+@jit
+def _moments(joint, phi, sums):
+    """Sums of the features of a tile, by responsibilities."""
+    p, size = phi.shape
+    for f in range(0, p, VECTORS):
+        for j in range(0, len(joint), CENTRES):
+            sum_block(joint, j, phi, f, size, sums, p)
+
+
+@jit
+def _joint_product(x, shift, scale, left, right, theta, whiten, size, out):
+    n, d = x.shape
+    (_, filled, p), k = theta.shape, out.shape[1]
+    flat, shifts, scales = x.reshape(n * d), repeated(shift), repeated(scale)
+    y = np.zeros((size, d), theta.dtype)
+    whitened = np.zeros((size, d), theta.dtype)
+    columns = np.zeros((d + 3, size), theta.dtype)
+    columns[d] = theta.dtype.type(1)
+    phi = np.empty((p, size), theta.dtype)
+    joint = np.empty((filled, size), theta.dtype)
+    of_rows = np.empty((size, k), theta.dtype)
+    for start in range(0, n, size):
+        b = min(size, n - start)
+        enter(flat, start * d, b * d, shifts, scales, y.reshape(size * d))
+        if len(whiten) > 0:
+            np.dot(y, whiten, whitened)
+            _columns(whitened, columns)
+        else:
+            _columns(y, columns)
+        _log_joint(columns, left, right, theta, phi, joint)
+        transpose(joint[:k].reshape(size * k), 0, of_rows)
+        out[start : start + b] = of_rows[:b]
+
+
+@jit
+def _explain_product(x, w, shift, scale, left, right, theta, edges, whiten, sums, pooled, score, certainty, size):
+    """Theta (blocks, k, features of a block); model m has the rows edges[m] to edges[m + 1] of k.
+
+    phi is made block by block, and made again for the sums: many features do not fit the second-level cache, and a
+    product costs less than to fetch what it gave from further away.
+    """
+    n, d = x.shape
+    blocks, filled, p = theta.shape
+    flat, shifts, scales = x.reshape(n * d), repeated(shift), repeated(scale)
+    one = theta.dtype.type(1)
+    y = np.zeros((size, d), theta.dtype)
+    whitened = np.zeros((size, d), theta.dtype)
+    columns = np.zeros((d + 3, size), theta.dtype)
+    columns[d] = one
+    phi = np.empty((p, size), theta.dtype)
+    joint = np.empty((filled, size), theta.dtype)
+    top = np.empty(size, theta.dtype)
+    total = np.empty(size, theta.dtype)
+    tile_sums = np.empty((filled, p), theta.dtype)
+    tile_pooled = np.empty((d, d), theta.dtype)
+    is_pooled = len(whiten) > 0
+    for start in range(0, n, size):
+        b = min(size, n - start)
+        enter(flat, start * d, b * d, shifts, scales, y.reshape(size * d))
+        if is_pooled:
+            np.dot(y, whiten, whitened)
+            _columns(whitened, columns)
+        else:
+            _columns(y, columns)
+        _log_joint(columns, left, right, theta, phi, joint)
+        for m in range(len(score)):
+            s, c = _softmax(joint[edges[m] : edges[m + 1]], top, total, w, start, b)
+            score[m] += s
+            certainty[m] += c
+        joint[:, b:] = 0  # what a last, shorter tile leaves over counts for nothing
+        if is_pooled:
+            # The sums are of the rows themselves, not of the whitened ones.
+            _columns(y, columns)
+        for block in range(blocks - 1, -1, -1):
+            if is_pooled or block < blocks - 1:
+                _multiply(columns, left[block], right[block], phi)
+            _moments(joint, phi, tile_sums)
+            add(sums[block], tile_sums)
+        if is_pooled:
+            for i in range(size):
+                weight = one if i < b else theta.dtype.type(0)
+                if i < b and len(w):
+                    weight = theta.dtype.type(w[start + i])
+                for f in range(d):
+                    whitened[i, f] = weight * y[i, f]
+            np.dot(whitened.T, y, tile_pooled)
+            add(pooled, tile_pooled)
+
+
+@jit
+def _explain_centred(
+    x, w, shift, scale, order, means, narrow, wide, constants, first, narrow_second, wide_second, mass
+):
+    """Order 0 trace, 1 diagonal: factors in `narrow` (k, d); 2 full, 3 pooled: factors in `wide` (k, d, d)."""
+    n, d = x.shape
+    k = means.shape[0]
+    size = 256
+    y = np.zeros((size, d))
+    z = np.zeros((size, d))
+    zf = np.zeros((size, d))
+    joint = np.zeros((k, size))
+    top = np.empty(size)
+    total = np.empty(size)
+    tile_second = np.empty((d, d))
+    score, certainty = 0.0, 0.0
+    for start in range(0, n, size):
+        b = min(size, n - start)
+        for i in range(b):
+            for f in range(d):
+                y[i, f] = (x[start + i, f] - shift[f]) * scale[f]
+        for j in range(k):
+            for i in range(b):
+                for f in range(d):
+                    z[i, f] = y[i, f] - means[j, f]
+            if order >= 2:
+                np.dot(z, wide[j], zf)
+            else:
+                for i in range(b):
+                    for f in range(d):
+                        zf[i, f] = z[i, f] * narrow[j, f]
+            for i in range(b):
+                squared = 0.0
+                for f in range(d):
+                    squared += zf[i, f] * zf[i, f]
+                joint[j, i] = constants[j] - 0.5 * squared
+        s, c = _softmax(joint, top, total, w, start, b)
+        score += s
+        certainty += c
+        for j in range(k):
+            for i in range(size):
+                share = joint[j, i] if i < b else 0.0
+                if i < b:
+                    mass[j] += share
+                for f in range(d):
+                    z[i, f] = y[i, f] - means[j, f]
+                    zf[i, f] = share * z[i, f]
+            for i in range(b):
+                for f in range(d):
+                    first[j, f] += zf[i, f]
+                    narrow_second[j, f] += zf[i, f] * z[i, f]
+            if order >= 2:
+                np.dot(zf.T, z, tile_second)
+                for f in range(d):
+                    for g in range(d):
+                        wide_second[j, f, g] += tile_second[f, g]
+    return score, certainty
+
+
+def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> list[Explained]:
+    if isinstance(densities, Product):
+        return _by_product(x, w, frame, densities)
+    return [_by_centred(x, w, frame, densities)]
+
+
+def _product_tile(n: int, k: int, p: int, itemsize: int) -> int:
+    """How many of n rows at a time, with blocks of p features."""
+    rows = min(MOST_ROWS, FEATURES_TILE_BYTES // (p * itemsize), JOINT_TILE_BYTES // (k * itemsize))
+    return max(STEP, min(rows // STEP, -(-n // STEP)) * STEP)
+
+
+def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product) -> list[Explained]:
+    d, (k, p) = x.shape[1], densities.theta.shape
+    left, right, theta, whiten, size = _tiled(len(x), d, densities)
+    edges = frozen([0, *densities.cuts, k], np.int64)
+    block_sums, pooled = np.zeros((len(theta), k, theta.shape[2])), np.zeros((d, d))
+    score, certainty = np.zeros((2, len(edges) - 1))
+    _explain_product(
+        frozen(x), weights_of(w), frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype), left, right,
+        theta, edges, whiten, block_sums, pooled, score, certainty, size,
+    )  # fmt: skip
+    sums = block_sums.transpose(1, 0, 2).reshape(k, -1)[:, :p]
+    return [
+        Explained(own[:, -1].copy(), own[:, :d].copy(), _second(own, pooled, densities.order), float(s), float(c))
+        for own, s, c in zip(np.split(sums, densities.cuts), score, certainty, strict=True)
+    ]
+
+
+def _tiled(n: int, d: int, densities: Product) -> tuple[Array, Array, Array, Array, int]:
+    """The factors of the features and theta in blocks, the whitening or nothing, and how many rows a tile has."""
+    theta, dtype = densities.theta, densities.theta.dtype
+    left, right = _factors(densities.order, d)
+    whiten = np.empty((0, 0)) if densities.whiten is None else densities.whiten
+    size = _product_tile(n, len(theta), left.shape[1], dtype.itemsize)
+    return left, right, frozen(_in_blocks(theta, *left.shape)), frozen(whiten, dtype), size
+
+
+def joint(x: Array, frame: Frame, densities: Densities) -> Array:
+    if not isinstance(densities, Product):
+        return reference.joint(x, frame, densities)
+    left, right, theta, whiten, size = _tiled(len(x), x.shape[1], densities)
+    out = np.empty((len(x), len(densities.theta)), theta.dtype)
+    shift, scale = frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype)
+    _joint_product(frozen(x), shift, scale, left, right, theta, whiten, size, out)
+    return out
+
+
+def _in_blocks(theta: Array, blocks: int, length: int) -> Array:
+    """Theta (k, p) -> (blocks, k, length), k and features filled up with zeros."""
+    k, p = theta.shape
+    filled = np.pad(theta, ((0, -k % CENTRES), (0, blocks * length - p)))
+    return filled.reshape(-1, blocks, length).transpose(1, 0, 2)
+
+
+@cache
+def _factors(order: Order, d: int) -> tuple[Array, Array]:
+    """The two columns (see `_columns`) whose product each feature is: (blocks, features), a multiple of VECTORS."""
+    ones, zeros, squares = d, d + 1, d + 2
+    own = np.arange(d)
+    rows, columns = {
+        Order.diagonal: lambda: (own, own),
+        Order.full: lambda: np.triu_indices(d),
+        Order.trace: lambda: ([squares], [ones]),
+        Order.pooled: lambda: ([squares], [ones]),
+    }[order]()
+    left = np.concatenate([own, rows, [ones]])
+    right = np.concatenate([np.full(d, ones), columns, [ones]])
+    blocks = -(-len(left) // BLOCK_FEATURES)
+    length = -(-len(left) // (blocks * VECTORS)) * VECTORS
+    padded = [np.pad(side, (0, blocks * length - len(side)), constant_values=zeros) for side in (left, right)]
+    left, right = (frozen(side.reshape(blocks, length), np.int64) for side in padded)
+    return left, right
+
+
+def _second(sums: Array, pooled: Array, order: Order) -> Array:
+    k, d = len(sums), len(pooled)
+    if order is Order.pooled:
+        return pooled
+    if order is Order.trace:
+        return sums[:, d].copy()
+    if order is Order.diagonal:
+        return sums[:, d : 2 * d].copy()
+    rows, columns = np.triu_indices(d)
+    second = np.empty((k, d, d))
+    second[:, rows, columns] = second[:, columns, rows] = sums[:, d:-1]
+    return second
+
+
+def _by_centred(x: Array, w: Array | None, frame: Frame, densities: Centred) -> Explained:
+    k, d = densities.means.shape
+    order = densities.order
+    general = order in (Order.full, Order.pooled)
+    narrow, wide = np.empty((k, d)), np.empty((k if general else 0, d, d))
+    if general:
+        wide[:] = densities.factors
+    else:
+        narrow[:] = densities.factors.reshape(k, -1)
+    mass, first, diagonal, second = np.zeros(k), np.zeros((k, d)), np.zeros((k, d)), np.zeros_like(wide)
+    score, certainty = _explain_centred(
+        frozen(x), weights_of(w), frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype), _ORDERS[order],
+        frozen(densities.means), frozen(narrow), frozen(wide), frozen(densities.constants),
+        first, diagonal, second, mass,
+    )  # fmt: skip
+    answer = {
+        Order.trace: lambda: diagonal.sum(axis=1),
+        Order.diagonal: lambda: diagonal,
+        Order.full: lambda: second,
+        Order.pooled: lambda: second.sum(axis=0),
+    }[order]()
+    return Explained(mass, first, answer, score, certainty)

@@ -1,0 +1,18 @@
+"""How the kernels are compiled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+# Sums may be reordered for vectors; infinities and NaN keep their meaning.
+FASTMATH = {"contract", "reassoc", "nsz"}
+EXACT = FASTMATH - {"reassoc"}
+
+
+def jit(function: Callable[..., Any], fastmath: set[str] = FASTMATH) -> Any:
+    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # nowhere to write a cache: compile once per process
+        return numba.njit(**options)(function)
