@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from time import perf_counter
 from typing import Any
 
+import dask
+import numpy as np
 from distributed import Client, LocalCluster
 
 from benchmarks.cases import FULL, KMEANS, Case
@@ -18,12 +21,15 @@ from benchmarks.timing import Turns, by_turns, pass_seconds
 ITERATIONS = 3
 ONE, TWO, CLUSTER = "1 thread", "2 threads", "cluster of 2 processes with 1 thread each"
 
+LIMITS = {ONE: f"limit, {ONE}", TWO: f"limit, {TWO}"}
 LONG = 2.0  # seconds of a pass that are long
+PRODUCTS, SIDE = 200, 256  # of small matrices
 
 TEXT = """\
 Seconds of a pass of daskmix, the median of those after the first iteration, whatever the number of threads of the
 other tables. For the cluster (dask.distributed on this machine) the rows are slices of a memory map in chunks of 8 MiB,
-each of which is a bundle: a task of its own."""
+each of which is a bundle: a task of its own. The limit is what the second thread is worth on this machine at that time:
+products of small matrices that share nothing, in turns with the passes."""
 
 
 def section(settings: Settings) -> Section:
@@ -34,24 +40,26 @@ def section(settings: Settings) -> Section:
         Case(FULL, settings.rows(400_000), 16, 16, "float64"),
     ):
         turns = threads(case, settings)
-        rows += lines(case, turns, ONE)
+        rows += lines(case, turns, (ONE, TWO)) + lines(case, turns, tuple(LIMITS.values()))
         required.append(at_least(f"{case.method}, {TWO} against 1, {case}", 1.8, turns.ratio(ONE, TWO)))
     short = Case(KMEANS, settings.rows(1_048_576), 16, 16, "float32")
     long = Case(FULL, settings.rows(1_572_864), 16, 256, "float64")
     with cluster() as client:
         for case, chunks, judge in ((short, 8, added), (long, 24, longer)):
             turns = processes(case, chunks, client, settings)
-            rows += lines(case, turns, TWO)
+            rows += lines(case, turns, (TWO, CLUSTER))
             required.append(judge(case, turns))
     head = ["a pass", "size", "ms", "as fast as the first"]
     return Section("Threads and processes", TEXT, table(head, rows), tuple(required))
 
 
 def threads(case: Case, settings: Settings) -> Turns:
-    """Rows in memory, on one thread and on two."""
+    """Rows in memory, on one thread and on two; and what shares nothing."""
     x = case.data()
     fit = partial(own(case, case.start(x), ITERATIONS).fit, case.lazy(x, 2))
-    return by_turns({ONE: partial(on_threads, 1, fit), TWO: partial(on_threads, 2, fit)}, settings.repeats)
+    trials = {ONE: partial(on_threads, 1, fit), TWO: partial(on_threads, 2, fit)}
+    limits = {LIMITS[ONE]: partial(products, 1, case.dtype), LIMITS[TWO]: partial(products, 2, case.dtype)}
+    return by_turns(trials | limits, settings.repeats)
 
 
 def processes(case: Case, chunks: int, client: Client, settings: Settings) -> Turns:
@@ -65,6 +73,21 @@ def on_threads(count: int, fit: Any) -> float:
     """Seconds of a pass on so many threads of this process."""
     with tasks_on(count):
         return pass_seconds(fit)
+
+
+def products(count: int, dtype: str) -> float:
+    """Seconds of matrix products on so many threads, each with matrices of its own that stay in its cache."""
+
+    def some(seed: int) -> None:
+        a = np.random.default_rng(seed).random((SIDE, SIDE)).astype(dtype)
+        out = np.empty_like(a)
+        for _ in range(PRODUCTS):
+            np.matmul(a, a, out=out)
+
+    with tasks_on(count):
+        began = perf_counter()
+        dask.compute(*(dask.delayed(some)(seed) for seed in range(2)))
+        return perf_counter() - began
 
 
 def on_cluster(client: Client, fit: Any) -> float:
@@ -83,11 +106,11 @@ def cluster() -> Iterator[Client]:
         yield client
 
 
-def lines(case: Case, turns: Turns, first: str) -> list[list[str]]:
+def lines(case: Case, turns: Turns, names: tuple[str, ...]) -> list[list[str]]:
     """One for each number of threads or processes."""
     return [
-        [f"{case.method}, {name}", str(case), ms(seconds), times(turns.ratio(first, name))]
-        for name, seconds in turns.seconds.items()
+        [f"{case.method}, {name}", str(case), ms(turns.seconds[name]), times(turns.ratio(names[0], name))]
+        for name in names
     ]
 
 
