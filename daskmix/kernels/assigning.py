@@ -64,7 +64,7 @@ def is_full(row, k):
     return row % (TILE * max(1, k // MANY)) == 0
 
 
-@jit
+@partial(jit, fastmath=EXACT)
 def label_rows(y, groups, half, edges, best, cluster, columns, ahead, at):
     """The nearest centre of each model to the rows of a flat tile, of equals the first: cluster (models, rows).
 

@@ -30,6 +30,14 @@ def in_all_lanes(builder: Any, value: Any, lanes: int) -> Any:
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
 
 
+def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c of vectors, rounded once, which no optimisation may take apart."""
+    kind = ir.FunctionType(a.type, [a.type] * 3)
+    bits = 32 if isinstance(a.type.element, ir.FloatType) else 64
+    fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{a.type.count}f{bits}")
+    return builder.call(fma, [a, b, c])
+
+
 def _total(builder: Any, vector: Any, lanes: int) -> Any:
     """The sum of the numbers in a vector, always in the same order."""
     word, half = ir.IntType(32), lanes // 2
@@ -163,8 +171,7 @@ class _Emitter:
             ours, block = terms(loop.index)
             for one, its in zip(ours, sums, strict=True):
                 for x, total in zip(block, its, strict=True):
-                    product = builder.fmul(x, one, flags=("contract",))
-                    builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+                    builder.store(_fused(builder, x, one, builder.load(total)), total)
         return [[builder.load(total) for total in its] for its in sums]
 
 
@@ -287,11 +294,8 @@ def gather_row(typing: Any, y: Any, at: Any, d: Any, share: Any, c: Any, first: 
             row = present(builder.load(address(0, builder.add(at, offset)), align=alignment))
             centre, sums = address(4, builder.add(to, offset)), address(5, builder.add(to, offset))
             away = builder.fsub(row, builder.load(centre, align=alignment))
-            square = builder.fmul(away, away, flags=("contract",))
-            builder.store(builder.fadd(builder.load(total), square, flags=("contract",)), total)
-            added = builder.fmul(shares, row, flags=("contract",))
-            added = builder.fadd(builder.load(sums, align=alignment), added, flags=("contract",))
-            builder.store(added, sums, align=alignment)
+            builder.store(_fused(builder, away, away, builder.load(total)), total)
+            builder.store(_fused(builder, shares, row, builder.load(sums, align=alignment)), sums, align=alignment)
 
         begin, step = ir.Constant(d.type, 0), ir.Constant(d.type, LANES)
         whole = builder.and_(d, ir.Constant(d.type, -LANES))
