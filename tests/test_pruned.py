@@ -58,6 +58,15 @@ def iterations(draw):
     return x, w, frame, [c + step * rng.standard_normal((k, d)) for step in (0, 1e-7, 0.0, 1e-2, 0.3, 0.3, 1e-3)]
 
 
+def test_centres_that_rounding_cannot_tell_apart_are_chosen_alike_by_both_kernels():
+    # Each kernel is compiled with a copy of the same loop; the two copies once rounded differently here.
+    x, frame = np.array([[0.25146043]], np.float32), Frame(np.zeros(1), np.full(1, 0.5))
+    centres = np.array([[0.12573009], [0.12573016], [0.12573023], [0.12572999]])
+    found, _, _ = compiled.assign_again(x, None, frame, centres, 3, None)
+    (plain,) = compiled.assign(x, None, frame, [centres], [3])
+    assert same_bits(found, plain)
+
+
 @QUICK
 @given(iterations(), st.lists(st.booleans(), min_size=7, max_size=7))
 def test_bounds_change_no_bit_of_an_assignment_lost_or_made_for_other_centres(drawn, lost):

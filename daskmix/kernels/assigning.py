@@ -87,16 +87,16 @@ def label_rows(y, groups, half, edges, best, cluster, columns, ahead, at):
 
 
 @partial(jit, fastmath=EXACT)
-def gather(y, d, b, w, start, c, cluster, distance, cost, mass, first):
+def gather(y, d, b, w, start, c, cluster, distance, cost, mass, few):
     """Each row to its cluster; how far it is, what all of them cost beside those before, and the largest distance."""
     k, stride = c.shape
-    flat_c, flat_first = c.reshape(k * stride), first.reshape(k * stride)
+    flat_c, flat_few = c.reshape(k * stride), few.reshape(k * stride)
     farthest = 0.0
     for i in range(b):
         j = cluster[i]
         weight = 1.0 if w is None else w[start + i]
         mass[j] += weight
-        distance[i] = gather_row(y, i * d, d, y.dtype.type(weight), flat_c, flat_first, j * stride)
+        distance[i] = gather_row(y, i * d, d, y.dtype.type(weight), flat_c, flat_few, j * stride)
         cost += weight * distance[i]
         farthest = max(farthest, distance[i])
     return cost, farthest

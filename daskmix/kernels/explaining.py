@@ -53,8 +53,7 @@ def _softmax(joint, top, total, w, start, b):
 @jit
 def _columns(y, out):
     """The features of a tile as rows of `out`; below them ones, zeros (both are there) and the sum of squares."""
-    d = y.shape[1]
-    n = len(y)
+    n, d = y.shape
     transpose(y.reshape(n * d), 0, out[:d])
     for i in range(out.shape[1]):
         out[d + 2, i] = 0
