@@ -55,7 +55,7 @@ TOGETHER = 4  # rows that are measured at once
 GROUP = 16  # centres: a cache line of float32, and as many as there are lanes on newer processors
 TINY = 1e-30  # more than what underflow takes from a sum of squares of float32
 RUNNING = 0.05  # of the distance to the nearest centre: while centres move farther, bounds cost more than they spare
-PROBE, ENOUGH = 48, 0.6  # of so many rows bounds must spare such a share of the distances, or they are not begun
+PROBE, ENOUGH = 48, 0.8  # of so many rows bounds must spare such a share of the distances, or they are not begun
 LARGEST = 1e38  # a square that overflows is larger
 ROUND_DOWN = np.float32(1 - 2.0**-21)  # takes in some roundings of float32
 
