@@ -62,8 +62,11 @@ class Case:
         return x
 
     def lazy(self, x: np.ndarray, threads: int) -> da.Array:
-        """The rows as a Dask array of equal chunks, a whole number of them for every thread."""
-        chunks = threads * -(-self.nbytes // (threads * CHUNK))
+        """The rows as a Dask array of equal chunks, a whole number of them for every thread.
+
+        At least four: where a thread is held up by something else, others take over.
+        """
+        chunks = threads * max(4, -(-self.nbytes // (threads * CHUNK)))
         return da.from_array(x, chunks=(-(-self.rows // chunks), self.features))
 
     def start(self, x: np.ndarray) -> dict[str, Any]:
