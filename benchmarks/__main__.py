@@ -42,8 +42,15 @@ def options() -> argparse.Namespace:
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write everything to this Markdown page, too")
     parser.add_argument("--threads", type=int, default=2, help="threads of each contender")
     parser.add_argument("--repeats", type=int, default=5, help="measurements, of which the median is shown")
+    parser.add_argument("--features", type=numbers, metavar="D,...", help="of the grids, instead of all")
+    parser.add_argument("--clusters", type=numbers, metavar="K,...", help="of the grids, instead of all")
     parser.add_argument("--quick", action="store_true", help="few rows, once: to see that everything runs")
     return parser.parse_args()
+
+
+def numbers(given: str) -> tuple[int, ...]:
+    """3,16 -> the numbers."""
+    return tuple(int(number) for number in given.split(","))
 
 
 def chosen(names: str) -> dict[str, Part]:
@@ -57,7 +64,8 @@ def chosen(names: str) -> dict[str, Part]:
 
 def main() -> None:
     given = options()
-    size = QUICK if given.quick else {"repeats": given.repeats}
+    size = dict(QUICK) if given.quick else {"repeats": given.repeats}
+    size |= {name: own for name in ("features", "clusters") if (own := getattr(given, name)) is not None}
     settings = Settings(given.threads, **size)
     head = introduction(" ".join(["python -m benchmarks", *sys.argv[1:]]), settings)
     print(head, flush=True)
