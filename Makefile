@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: env demo test lint types unit bench bench-scaling lock clean
+.PHONY: env demo test lint types unit bench bench-scaling bench-passes lock clean
 
 env: $(STAMP)
 
@@ -36,6 +36,9 @@ bench: env  ## ratios to peers and to the limits of this machine, in one run of 
 
 bench-scaling: env  ## a model of a pass, fitted and checked on this machine in five minutes; writes docs/scaling.md
 	$(BIN)/python -m benchmarks.simulate --write docs/scaling.md
+
+bench-passes: env  ## passes to a solution, counted, in half an hour; writes docs/passes.md
+	$(BIN)/python -m benchmarks.passes --write docs/passes.md
 
 lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -58,7 +58,9 @@ def measure(
 
 def estimator(case: Case, n_init: int, **options: Any) -> Any:
     """What is fitted, from rows drawn at random."""
-    same = {"n_init": n_init, "tol": 0, "max_iter": ITERATIONS, "random_state": 0, **options}
+    same = {
+        "n_init": n_init, "tol": 0, "max_iter": ITERATIONS, "random_state": 0, "accelerate": "none", **options,
+    }  # fmt: skip
     if case.method is KMEANS:
         return daskmix.KMeans(case.k, init="random", **same)
     return daskmix.GaussianMixture(case.k, init_params="random_from_data", reg_covar=REG_COVAR, **same)

@@ -4,13 +4,15 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["GaussianMixture", "KMeans", "Run", "__version__", "load", "write_rows"]
+__all__ = ["GaussianMixture", "KMeans", "Run", "__version__", "load", "plan", "select", "write_rows"]
 
 _HOMES = {
     "GaussianMixture": "daskmix.estimators",
     "KMeans": "daskmix.estimators",
     "Run": "daskmix.hooks",
     "load": "daskmix.store",
+    "plan": "daskmix.planning",
+    "select": "daskmix.selection",
     "write_rows": "daskmix.store",
 }
 

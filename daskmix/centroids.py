@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from daskmix.arrays import alongside, namespace, to_host
 from daskmix.block import Array, Block
 from daskmix.kernels import Assigned, Features, Frame, Kernels
-from daskmix.reduction import Linear, Remembers, Sums
+from daskmix.kernels.reference import enter
+from daskmix.reduction import Linear, Reduction, Remembers, Sums
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,14 @@ class Centroids:
     @property
     def k(self) -> int:
         return len(self.centres)
+
+    def coordinates(self) -> Array:
+        """(k d,)"""
+        return self.centres.ravel()
+
+    def at(self, coordinates: Array) -> Centroids:
+        """Centres with these coordinates."""
+        return Centroids(coordinates.reshape(self.centres.shape))
 
     def learn(self, sums: Assignment) -> Centroids:
         """Every centre at the mean of its rows; one without rows stays where it is."""
@@ -81,6 +91,44 @@ class Assignment(Sums):
             mass[from_cluster] -= weight
             first[empty], mass[empty] = weight * far.x[row], weight
         return replace(self, mass=mass, first=first), tuple(int(empty) for empty, _ in moves)
+
+
+@dataclass(frozen=True)
+class Separation(Sums):
+    """How far rows are from their own centre, and from the next."""
+
+    mass: Array  # (k,)
+    distance: Array  # (k,) sum of w * |x - own centre|
+    silhouette: float  # sum of w * (b - a) / b: a to the own centre, b to the nearest of the others
+
+
+@dataclass(frozen=True)
+class Separate(Reduction[Separation]):
+    """Distances of each row to the two nearest of at least two centres.
+
+    The silhouette is the simplified one, of centres instead of rows (Hruschka, de Castro & Campello 2004).
+    """
+
+    centroids: Centroids
+    frame: Frame
+
+    def zero(self) -> Separation:
+        nothing = np.zeros(self.centroids.k)
+        return Separation(nothing, nothing, 0.0)
+
+    def map(self, block: Block, ops: Kernels) -> Separation:
+        xp = namespace(block.x)
+        y, c = enter(block.x, self.frame).astype(np.float64), alongside(self.centroids.centres, block.x)
+        squares = xp.stack([((y - own) ** 2).sum(axis=1) for own in c], axis=1)  # expanded, it would cancel
+        two = xp.sqrt(xp.partition(squares, 1, axis=1)[:, :2])
+        own = (squares.argmin(axis=1)[:, None] == xp.arange(self.centroids.k)).astype(np.float64)
+        own *= block.weights()[:, None]
+        ratio = (two[:, 1] - two[:, 0]) / xp.where(two[:, 1] > 0, two[:, 1], 1.0)
+        mass, distance, silhouette = own.sum(axis=0), two[:, 0] @ own, own.sum(axis=1) @ ratio
+        return Separation(to_host(mass), to_host(distance), float(to_host(silhouette)))
+
+    def row_bytes(self) -> int:
+        return 8 * (4 * self.centroids.k + 3 * self.centroids.centres.shape[1])
 
 
 @dataclass(frozen=True)

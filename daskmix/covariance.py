@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from scipy.linalg.lapack import dtrtri
@@ -66,6 +66,33 @@ class Covariance(ABC):
     def dense_precision_diagonal(self, k: int, d: int) -> Array:
         """(k, d)."""
 
+    @abstractmethod
+    def whitened(self, offsets: Array) -> Array:
+        """offset F of each component, so that its square is the Mahalanobis distance: (..., k, d)."""
+
+    @abstractmethod
+    def misfit(self, values: Array, d: int) -> Array:
+        """tr(P_k V_k) for covariances V of the same kind: (k,), or () where all components share one."""
+
+    @abstractmethod
+    def coordinates(self) -> Array:
+        """Numbers without bounds, one row for each component: half the log of variances, or log-Cholesky factors."""
+
+    @classmethod
+    @abstractmethod
+    def at(cls, coordinates: Array, d: int) -> Self:
+        """The covariances with these coordinates, in one row.
+
+        Raises
+        ------
+        CollapsedComponentError
+            Where one of them is singular, or beyond what numbers can hold.
+        """
+
+    @abstractmethod
+    def in_metric(self, moves: Array, d: int) -> Array:
+        """Moves of the coordinates (m, k, q) in units of a row's Fisher information about them, the same shape."""
+
 
 def _bound(reach: Array, precision: Array, mean_in_precision: Array, p: int) -> float:
     """sqrt(p) max_k (a'|P|a + |P mu|'a), a = |mu| + sd: never below what was measured."""
@@ -109,6 +136,23 @@ class FullCovariance(Covariance):
         spread = np.einsum("kde,ke->kd", np.abs(precisions), reach)
         return _bound(reach, spread, np.einsum("kde,ke->kd", precisions, means), 1 + d + d * (d + 1) // 2)
 
+    def whitened(self, offsets: Array) -> Array:
+        return np.einsum("...kd,kde->...ke", offsets, self.factors)
+
+    def misfit(self, values: Array, d: int) -> Array:
+        return np.einsum("kde,kde->k", self.precisions(), values)
+
+    def coordinates(self) -> Array:
+        return _log_cholesky(self.values)
+
+    @classmethod
+    def at(cls, coordinates: Array, d: int) -> Self:
+        values = _of_log_cholesky(coordinates, d)
+        return cls(values, _factors(values))
+
+    def in_metric(self, moves: Array, d: int) -> Array:
+        return _cholesky_moves(self.values, self.factors, moves)
+
 
 class SharedCovariance(Covariance):
     order = Order.pooled
@@ -141,6 +185,23 @@ class SharedCovariance(Covariance):
         terms = (np.abs(means) + np.sqrt(np.diag(self.values))) @ np.abs(self.factors)
         return max(_bound(reach, reach, whitened, means.shape[1] + 2), _bound(reach, terms, whitened, means.shape[1]))
 
+    def whitened(self, offsets: Array) -> Array:
+        return offsets @ self.factors
+
+    def misfit(self, values: Array, d: int) -> Array:
+        return (self.precisions() * values).sum()
+
+    def coordinates(self) -> Array:
+        return _log_cholesky(self.values[None])
+
+    @classmethod
+    def at(cls, coordinates: Array, d: int) -> Self:
+        values = _of_log_cholesky(coordinates, d)
+        return cls(values[0], _factors(values, shared=True)[0])
+
+    def in_metric(self, moves: Array, d: int) -> Array:
+        return _cholesky_moves(self.values[None], self.factors[None], moves)
+
 
 class DiagonalCovariance(Covariance):
     order = Order.diagonal
@@ -170,6 +231,23 @@ class DiagonalCovariance(Covariance):
         precisions = self.precisions()
         reach = np.abs(means) + np.sqrt(self.values)
         return _bound(reach, precisions * reach, precisions * means, 1 + 2 * means.shape[1])
+
+    def whitened(self, offsets: Array) -> Array:
+        return offsets * self.factors
+
+    def misfit(self, values: Array, d: int) -> Array:
+        return (self.precisions() * values).sum(axis=1)
+
+    def coordinates(self) -> Array:
+        return 0.5 * np.log(self.values)
+
+    @classmethod
+    def at(cls, coordinates: Array, d: int) -> Self:
+        values = _squared_exp(coordinates.reshape(-1, d))
+        return cls(values, _inverse_root(values))
+
+    def in_metric(self, moves: Array, d: int) -> Array:
+        return np.sqrt(2.0) * moves
 
 
 class SphericalCovariance(Covariance):
@@ -201,6 +279,23 @@ class SphericalCovariance(Covariance):
         precisions = self.precisions()[:, None]
         reach = np.abs(means) + np.sqrt(self.values)[:, None]
         return _bound(reach, precisions * reach, precisions * means, 2 + means.shape[1])
+
+    def whitened(self, offsets: Array) -> Array:
+        return offsets * self.factors[:, None]
+
+    def misfit(self, values: Array, d: int) -> Array:
+        return d * self.precisions() * values
+
+    def coordinates(self) -> Array:
+        return 0.5 * np.log(self.values)[:, None]
+
+    @classmethod
+    def at(cls, coordinates: Array, d: int) -> Self:
+        values = _squared_exp(coordinates)
+        return cls(values, _inverse_root(values))
+
+    def in_metric(self, moves: Array, d: int) -> Array:
+        return np.sqrt(2.0 * d) * moves
 
 
 class Structure(ABC):
@@ -239,7 +334,8 @@ def _collapsed(component: int | None, why: str) -> CollapsedComponentError:
 def _factors(covariances: Array, shared: bool = False) -> Array:
     """The upper triangular F with F F' the inverse, of each of these matrices: (k, d, d)."""
     # Matrices are brought to unit diagonal first, so that units decide nothing.
-    sd = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+    with np.errstate(invalid="ignore"):  # refused in the next lines
+        sd = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
     usable = np.isfinite(covariances).all(axis=(1, 2)) & (sd > 0).all(axis=1)
     if not usable.all():
         j = int(np.argmin(usable))
@@ -272,6 +368,48 @@ def _inverse_root(variances: Array) -> Array:
         feature = f"feature {where[1]}" if len(where) > 1 else "every feature"
         raise _collapsed(int(where[0]), f"{feature} has no variance in it")
     return 1.0 / np.sqrt(variances)
+
+
+def _squared_exp(halves: Array) -> Array:
+    with np.errstate(over="ignore"):  # refused afterwards
+        return np.exp(2.0 * halves)
+
+
+def _log_cholesky(values: Array) -> Array:
+    """The rows of lower Cholesky factors with the log of their diagonals, of (k, d, d): (k, d (d + 1) / 2)."""
+    d = values.shape[-1]
+    lower = np.linalg.cholesky(values)
+    diagonal = np.arange(d)
+    lower[:, diagonal, diagonal] = np.log(lower[:, diagonal, diagonal])
+    rows, columns = np.tril_indices(d)
+    return lower[:, rows, columns]
+
+
+def _of_log_cholesky(coordinates: Array, d: int) -> Array:
+    """The other way, from one row of them all: (k, d, d)."""
+    rows, columns = np.tril_indices(d)
+    coordinates = coordinates.reshape(-1, len(rows))
+    lower = np.zeros((len(coordinates), d, d))
+    with np.errstate(over="ignore", invalid="ignore"):  # refused afterwards
+        lower[:, rows, columns] = np.where(rows == columns, np.exp(coordinates), coordinates)
+        return lower @ lower.transpose(0, 2, 1)
+
+
+def _cholesky_moves(values: Array, factors: Array, moves: Array) -> Array:
+    """inv(L) dL for moves of the log-Cholesky coordinates of L L', the diagonal times sqrt 2: (m, k, d (d + 1) / 2).
+
+    The Fisher information of N(mu, L L') about L is |inv(L) dL|^2, where the diagonal counts twice.
+    """
+    d = values.shape[-1]
+    rows, columns = np.tril_indices(d)
+    diagonal = rows == columns
+    scale = np.ones((len(values), len(rows)))
+    scale[:, diagonal] = np.diagonal(np.linalg.cholesky(values), axis1=1, axis2=2)
+    lower = np.zeros((*moves.shape[:2], d, d))
+    lower[:, :, rows, columns] = moves * scale
+    moved = (factors.transpose(0, 2, 1) @ lower)[:, :, rows, columns]
+    moved[:, :, diagonal] *= np.sqrt(2.0)
+    return moved
 
 
 def full_covariance(values: Array) -> FullCovariance:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -16,18 +17,21 @@ from daskmix.device import GpuEngine
 from daskmix.engines.dask import engine_for
 from daskmix.engines.keep import NOTHING, Keep
 from daskmix.engines.local import one_blas_thread
-from daskmix.errors import InputError, ScratchFullWarning
+from daskmix.errors import CollapsedComponentWarning, InputError, ScratchFullWarning
 from daskmix.hooks import Callback, fingerprint
-from daskmix.passes import passes
+from daskmix.passes import Tally, passes
 from daskmix.reduction import Reduction, Together
 from daskmix.rows import Rows, from_memory
 from daskmix.sampling import Sample, Summarise, Summary, UniformSample
 
+A = TypeVar("A")
+
 SAMPLE_BYTES = 64 << 20
+NOTHING_READ = Tally(0, 0, 0)
 
 
 def sample_size(rows: Rows, k: int, parameters: int) -> int:
-    """How many rows to keep in memory: enough for the models that start there, at most 64 MiB."""
+    """How many rows to keep in memory: enough for the models that start there, at most 64 MiB of numbers."""
     fits = SAMPLE_BYTES // (8 * rows.d)
     return max(k, min(fits, max(100_000, 200 * k, 50 * parameters)))
 
@@ -41,6 +45,9 @@ class Fit:
     keep: Keep = NOTHING  # where decoded chunks may stay
     device: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    sample_read: Tally = NOTHING_READ  # since the last pass
+    sampling_seconds: float = 0.0  # that this took
+    samples: dict[tuple[int, int], Rows] = field(default_factory=dict)  # parts of samples, shared by models
 
     def __post_init__(self) -> None:
         engine = engine_for(self.rows, self.keep)
@@ -108,7 +115,7 @@ class Fit:
                 "what": what,
                 "measure": measure,
                 "objective": _best(objectives, measure),
-                "live": len(done.live),
+                "live": sum(getattr(states[i], "asked", 1) for i in done.live),
                 "path": getattr(states[done.live[0]], "path", ""),
                 "pruned": _pruned([states[i] for i in done.live], done.read.rows),
                 "seconds": done.seconds,
@@ -117,13 +124,50 @@ class Fit:
                 "bytes": done.read.bytes,
                 "decoded": done.read.decoded,
                 "refused": done.read.refused,
+                "sample_rows": self.sample_read.rows,
+                "sample_seconds": self.sampling_seconds,
             }
+            self.sample_read, self.sampling_seconds = NOTHING_READ, 0.0
             if not self.history:
                 record["fingerprint"] = fingerprint() | ({} if self.device is None else {"device": self.device})
             self.history.append(record)
             for hook in self.hooks:
                 hook(record)
         return states
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """What is done meanwhile is work on the sample; the next record says how long it took."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.sampling_seconds += time.perf_counter() - began
+
+    def on_sample(self, algorithms: Sequence[Algorithm[Any, Any]], states: Sequence[Any], rows: Rows) -> Any:
+        """The final states of algorithms on rows of a sample, which cost no pass."""
+        with warnings.catch_warnings():
+            # On few rows components collapse which have enough among all; such a start loses the race.
+            warnings.simplefilter("ignore", CollapsedComponentWarning)
+            for done in passes(algorithms, rows, engine=engine_for(rows), states=states):
+                states = done.states
+                self.sample_read += done.read
+        return states
+
+    def ask_sample(self, question: Reduction[A], rows: Rows) -> A:
+        """What rows of a sample answer."""
+        with self.sampling():
+            once = Once(question)
+            (state,) = self.on_sample([once], [once.start()], rows)
+        answer: A = state.model
+        return answer
+
+    def part_of(self, sample: Sample, size: int) -> Rows:
+        """So many rows of a sample, the same object for all models."""
+        key = id(sample), size
+        if key not in self.samples:
+            self.samples[key] = sampled(sample.best(size))
+        return self.samples[key]
 
     @property
     def bytes_read(self) -> int:
@@ -143,13 +187,7 @@ def _pruned(states: Sequence[Any], rows: int) -> float:
     return spared / (rows * sum(state.model.k for state in states)) if spared else 0.0
 
 
-def on_sample(algorithm: Algorithm[Any, Any], state: Any, rows: Rows) -> Any:
-    """Passes over a sample in memory, which cost no read."""
-    for done in passes([algorithm], rows, engine=engine_for(rows), states=[state]):
-        state = done.states[0]
-    return state
-
-
-def sampled(sample: Sample, x: Array) -> Rows:
-    """The sample as rows, with these values."""
-    return from_memory([x], 1, sample.w, Missing.trust)
+def sampled(sample: Sample, x: Array | None = None) -> Rows:
+    """The sample as rows, perhaps with other values."""
+    weights = None if (sample.w == 1).all() else sample.w
+    return from_memory([sample.x if x is None else x], 1, weights, Missing.trust)

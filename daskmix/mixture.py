@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,11 @@ PRODUCT_FLOAT64_ERROR = 1e-8
 HYSTERESIS = 4.0
 
 
+def n_parameters(k: int, d: int, structure: Structure) -> int:
+    """Free parameters of a mixture."""
+    return k - 1 + k * d + structure.n_parameters(k, d)
+
+
 @dataclass(frozen=True)
 class Mixture:
     """k Gaussian components, in the coordinates of a frame."""
@@ -37,8 +42,7 @@ class Mixture:
         return k, d
 
     def n_parameters(self) -> int:
-        k, d = self.shape
-        return k - 1 + k * d + self.structure.n_parameters(k, d)
+        return n_parameters(*self.shape, self.structure)
 
     def densities(self, path: str, floor: Array, log_scale: float) -> Densities:
         """What the kernels need for log p(x, k), on data smoothed by `floor` and measured in units of the frame."""
@@ -87,6 +91,60 @@ class Mixture:
         """The same mixture of x * scale, with these means."""
         return Mixture(self.weights, means, self.covariance.rescaled(scale), self.structure)
 
+    def moments(self, floor: Array, origin: Origin) -> Moments:
+        """Of a unit of mass of rows that would give this mixture again, smoothed by `floor`."""
+        order, offset = self.structure.order, self.means - origin.about(self.means)
+        each = _outer(offset, order)
+        own = _unsmoothed(self, floor)
+        if order is Order.pooled:
+            second = own + np.einsum("k,kde->de", self.weights, each)
+        else:
+            second = self.weights[(slice(None),) + (None,) * (each.ndim - 1)] * (own + each)
+        return Moments(self.weights, self.weights[:, None] * offset, second, np.nan, np.nan, origin)
+
+    def expected(self, truth: Mixture) -> float:
+        """Mean log p(row, component) here, less a constant, of rows and components drawn from `truth`."""
+        covariance, (_, d) = self.covariance, self.shape
+        distance = (covariance.whitened(truth.means - self.means) ** 2).sum(axis=1)
+        misfit = covariance.misfit(truth.covariance.values, d) + distance
+        logs = np.log(np.maximum(self.weights, TINY)) + covariance.log_det_factors(d)
+        return float(truth.weights @ (logs - 0.5 * misfit))
+
+    def coordinates(self) -> Array:
+        """Numbers without bounds: log weights about their mean, means, coordinates of the covariances; (p,)."""
+        logs = np.log(np.maximum(self.weights, TINY))
+        return np.concatenate([logs - logs.mean(), self.means.ravel(), self.covariance.coordinates().ravel()])
+
+    def at(self, coordinates: Array) -> Mixture:
+        """The mixture of this shape with these coordinates.
+
+        Raises
+        ------
+        CollapsedComponentError
+            Where a covariance is singular, or beyond what numbers can hold.
+        """
+        k, d = self.shape
+        logs, means, covariances = np.split(coordinates, [k, k + k * d])
+        weights = np.exp(logs - logs.max())
+        covariance = self.covariance.at(covariances, d)
+        return Mixture(weights / weights.sum(), means.reshape(k, d), covariance, self.structure)
+
+    def in_metric(self, moves: Array) -> Array:
+        """Moves of the coordinates (m, p) in units of the Fisher information of a row whose component is known.
+
+        There EM's rate of convergence is a symmetric matrix (Dempster, Laird & Rubin 1977, section 3).
+        """
+        m, (k, d) = len(moves), self.shape
+        logs, means, covariances = np.split(moves, [k, k + k * d], axis=1)
+        root = np.sqrt(self.weights)
+        logs = (logs - (logs @ self.weights)[:, None]) * root
+        means = self.covariance.whitened(means.reshape(m, k, d)) * root[:, None]
+        each = self.covariance.coordinates().shape
+        covariances = self.covariance.in_metric(covariances.reshape(m, *each), d)
+        if len(each) and each[0] == k:
+            covariances = covariances * root[:, None]
+        return np.concatenate([part.reshape(m, -1) for part in (logs, means, covariances)], axis=1)
+
 
 @dataclass(frozen=True)
 class Moments(Sums):
@@ -122,6 +180,49 @@ class Moments(Sums):
             scatter = self.second - self.mass[axes] * outer
         covariance = structure.estimate(self.mass, scatter, floor)
         return Mixture(self.mass / self.mass.sum(), self.origin.about(offset) + offset, covariance, structure)
+
+
+def blended(share: float, before: Moments, batch: Moments) -> Moments:
+    """Per unit of mass: the moments of what came before, and for this share those of a batch (same origin)."""
+    mass, first, second = (
+        (1 - share) * getattr(before, name) / before.mass.sum() + share * getattr(batch, name) / batch.mass.sum()
+        for name in ("mass", "first", "second")
+    )
+    return Moments(mass, first, second, np.nan, np.nan, batch.origin)
+
+
+def corrected(order: Order, rows: Moments, here: Moments, there: Moments) -> Moments:
+    """What all rows would say of one model, per unit of mass: as they do of another, and as a sample sees the change.
+
+    `rows` and `there` are the answers of all rows and of the sample about the same model, `here` is the sample's about
+    the one in question: a control variate, exact where both are the same model.
+    """
+    total, size = rows.mass.sum(), there.mass.sum()
+    here = _about(order, here, rows.origin)
+    mass, first, second = (
+        getattr(rows, name) / total + (getattr(here, name) - getattr(there, name)) / size
+        for name in ("mass", "first", "second")
+    )
+    return Moments(mass, first, second, np.nan, np.nan, rows.origin)
+
+
+def _about(order: Order, moments: Moments, origin: Origin) -> Moments:
+    """The same moments about another origin."""
+    shift = moments.origin.about(moments.first) - origin.about(moments.first)
+    moved = moments.mass[:, None] * shift
+    second = moments.second + _symmetric(moments.first + 0.5 * moved, shift, order)
+    return replace(moments, first=moments.first + moved, second=second, origin=origin)
+
+
+def _symmetric(a: Array, b: Array, order: Order) -> Array:
+    """a b' + b a', as much of it as the order keeps, for each component or, pooled, of all."""
+    if order is Order.trace:
+        return 2 * (a * b).sum(axis=1)
+    if order is Order.diagonal:
+        return 2 * a * b
+    product = a[:, :, None] * b[:, None, :]
+    both = product + product.transpose(0, 2, 1)
+    return both.sum(axis=0) if order is Order.pooled else both
 
 
 def _unsmoothed(model: Mixture, floor: Array) -> Array:

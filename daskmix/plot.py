@@ -45,6 +45,22 @@ def uncertainty(axes: Axes, values: Array, title: str = "") -> Axes:
     return _bare(axes, title)
 
 
+def selection(table: Any, criterion: str, axes: Axes = None) -> Axes:
+    """The criterion of the best start of each model over their number of components, from the table of `select`."""
+    if axes is None:
+        axes = grid(1, 1, aspect=1.6)[1][0, 0]
+    size = next(dim for dim in ("n_components", "n_clusters") if dim in table.dims)
+    scores = table["score"].isel(init=0)
+    for name in scores["covariance_type"].values if "covariance_type" in scores.dims else [None]:
+        own = scores if name is None else scores.sel(covariance_type=name)
+        axes.plot(table[size].values, own.values, marker="o", label=name)
+    axes.set_xlabel(size)
+    axes.set_ylabel(criterion)
+    if "covariance_type" in scores.dims:
+        axes.legend(title="covariance_type")
+    return axes
+
+
 def _bare(axes: Axes, title: str) -> Axes:
     axes.set_xticks([])
     axes.set_yticks([])

@@ -27,10 +27,10 @@ CHUNK_ROWS = 1 << 20
 
 # What a fitted model consists of, beside its parameters.
 STATE = {
-    "KMeans": ("cluster_centers_", "cluster_weights_", "inertia_", "n_iter_", "converged_"),
+    "KMeans": ("cluster_centers_", "cluster_weights_", "inertia_", "n_iter_", "converged_", "gap_estimate_"),
     "GaussianMixture": (
         "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_",
-        "lower_bound_", "converged_", "n_iter_", "_mass", "_certainty",
+        "lower_bound_", "converged_", "n_iter_", "gap_estimate_", "_mass", "_certainty", "_smoothing",
     ),
 }  # fmt: skip
 COMMON = ("n_features_in_", "feature_names_in_", "feature_units_", "history_", "n_passes_", "bytes_read_", "seed_")

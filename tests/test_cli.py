@@ -23,7 +23,7 @@ from daskmix import store
 from daskmix.cli import main
 from daskmix.estimators import GaussianMixture, KMeans
 
-COMMANDS = ["fit", "predict", "inspect", "demo"]
+COMMANDS = ["fit", "predict", "select", "plan", "inspect", "demo"]
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
@@ -413,6 +413,51 @@ def test_every_example_is_good_usage():
 def test_help_imports_nothing_heavy():
     code = "import sys, daskmix.cli; print({'dask', 'numpy', 'zarr', 'numba', 'xarray', 'sklearn'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+# --- select and plan --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_selects_what_python_selects(field):
+    options = ["--model", "gmm", "-k", "2-4", "--covariance-type", "diag", "--n-init", 2]
+    said = run("select", field, *UV, *options, "--out", "best.zarr").stdout
+    found = daskmix.select(field, (2, 3, 4), "diag", n_init=2, variables=["u", "v"], missing="drop", random_state=0)
+    loaded = daskmix.load("best.zarr")
+    xr.testing.assert_identical(loaded.to_xarray(), found.best_.to_xarray())
+    assert loaded.n_components == 3
+    assert re.search(r"^chosen by +bic$", said, re.MULTILINE)
+    assert said.count("diag") >= 3
+
+
+def test_clusters_are_selected_too(field):
+    run("select", field, *UV, "--model", "kmeans", "-k", "2,3,5", "--criterion", "silhouette", "--out", "best.zarr")
+    assert daskmix.load("best.zarr").n_clusters == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--model", "kmeans", "-k", "2-3", "--covariance-type", "diag"], "--covariance-type"),
+        (["--model", "gmm", "-k", "two"], "2-12"),
+        (["--model", "gmm", "-k", "0-2"], "2-12"),
+        (["--model", "kmeans", "-k", "2-3", "--criterion", "bic"], "criterion"),
+    ],
+)
+def test_what_cannot_be_selected_is_refused(field, options, told):
+    assert told in refused("select", field, *UV, *options, "--out", "best.zarr")
+
+
+def test_a_plan_tells_what_the_fit_will_read(field):
+    said = run("plan", field, *UV[:4], "--model", "gmm", "-k", 3, "--threads", 2).stdout
+    assert re.search(r"^rows +4,800, in 4 chunks$", said, re.MULTILINE)
+    assert re.search(r"^memory +.*2 threads", said, re.MULTILINE)
+    assert "at most 102" in said
+
+
+def test_a_plan_warns_where_statistics_outweigh_rows(tmp_path):
+    path = tmp_path / "wide.zarr"
+    zarr.create_array(path, shape=(1000, 300), chunks=(100, 300), dtype="f4")
+    assert "Warning: each task reads" in run("plan", path, "--model", "gmm", "-k", 8).stderr
 
 
 # --- other processes --------------------------------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
+from daskmix.block import Array
 from daskmix.reduction import Reduction
 
 S = TypeVar("S")
@@ -38,26 +39,75 @@ class Algorithm(ABC, Generic[S, A]):
         """The state after that pass."""
 
 
+class Iteration(Algorithm[S, A]):
+    """An algorithm whose passes repeat one map, which never makes a model worse.
+
+    It can be taken up at any model, so that others may propose where to go on. Models have `coordinates()` and
+    `at(coordinates)`; states have a `model`, `outcome`, `n_iter` (at most `max_iter`) and `settled`: the outcome, once
+    the model is final.
+    """
+
+    max_iter: Any
+
+    @abstractmethod
+    def value(self, answer: A) -> float:
+        """How good the model is that was asked about: what the map never lowers."""
+
+    @abstractmethod
+    def noise(self, state: S) -> float:
+        """By how much rounding may change the value."""
+
+    @abstractmethod
+    def at(self, state: S, model: Any) -> S:
+        """This state, about to ask about that model."""
+
+    @abstractmethod
+    def same_map(self, before: S, after: S) -> bool:
+        """Whether what these two states ask can be compared."""
+
+    @abstractmethod
+    def in_metric(self, state: S, moves: Array) -> Array:
+        """Moves of the model's coordinates (m, p) where the map is nearly symmetric: (m, p)."""
+
+    @abstractmethod
+    def gap(self, before: S, told: S, top: Any) -> float:
+        """What is to be gained yet, to second order, from the states before and after a pass to a model at the top."""
+
+    def own_step(self, state: S) -> Any:
+        """The image of the model that was asked about."""
+        return state.model  # type: ignore[attr-defined]
+
+    def settle(self, state: S, outcome: Outcome) -> S:
+        """This state, its model final and still to be measured."""
+        return replace(state, settled=outcome)  # type: ignore[type-var]
+
+    def discouraged(self, state: S) -> S:
+        """This state, where its model proved worse than the one before."""
+        return state
+
+
+class Reports:
+    """The state of an algorithm that drives another: what that one reports is reported."""
+
+    inner: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
 @dataclass(frozen=True)
-class ChainState:
+class ChainState(Reports):
     """Which of two algorithms is running, and its state."""
 
     second: bool
-    state: Any
+    inner: Any
 
     @property
     def outcome(self) -> Outcome:
-        return self.state.outcome if self.second else Outcome.running
-
-    @property
-    def model(self) -> Any:
-        return self.state.model
-
-    def __getattr__(self, name: str) -> Any:
-        # What the second algorithm reports is what the chain reports.
-        if name.startswith("__") or name == "state":
-            raise AttributeError(name)
-        return getattr(self.state, name)
+        outcome: Outcome = self.inner.outcome
+        return outcome if self.second else Outcome.running
 
 
 @dataclass(frozen=True)
@@ -71,17 +121,17 @@ class Chain(Algorithm[ChainState, Any]):
         return self._on(ChainState(False, self.first.start(model)))
 
     def ask(self, state: ChainState) -> Reduction[Any]:
-        return (self.then if state.second else self.first).ask(state.state)
+        return (self.then if state.second else self.first).ask(state.inner)
 
     def tell(self, state: ChainState, answer: Any) -> ChainState:
         if state.second:
-            return ChainState(True, self.then.tell(state.state, answer))
-        return self._on(ChainState(False, self.first.tell(state.state, answer)))
+            return ChainState(True, self.then.tell(state.inner, answer))
+        return self._on(ChainState(False, self.first.tell(state.inner, answer)))
 
     def _on(self, state: ChainState) -> ChainState:
-        if state.state.outcome is Outcome.running:
+        if state.inner.outcome is Outcome.running:
             return state
-        return ChainState(True, self.then.start(state.state.model))
+        return ChainState(True, self.then.start(state.inner.model))
 
 
 @dataclass(frozen=True)

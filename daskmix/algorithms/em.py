@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from daskmix.algorithms.base import Algorithm, Outcome
+from daskmix.algorithms.base import Iteration, Outcome
 from daskmix.block import Array
 from daskmix.errors import CollapsedComponentError
 from daskmix.kernels import Frame
 from daskmix.mixture import Explain, Mixture, Moments
 from daskmix.reduction import Reduction
+
+LEAST_NOISE = 1e-9  # of a mean log-likelihood
+LEAST_MASS = 1e-10  # of a component, below which it has no rows
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,16 @@ class EMState:
     outcome: Outcome = Outcome.running
     n_iter: int = 0
     objective: float = -np.inf  # mean smoothed log-likelihood of the model that the last pass asked about
+    gain: float = np.nan  # of that over the pass before
+    gap: float = np.nan  # what is to be gained yet, as the last two gains promise
     settled: Outcome | None = None  # the model is final, and why; only its likelihood is still to be measured
     score: float = np.nan  # sum of w * log p(x) of the final model, not smoothed
-    certainty: float = np.nan  # sum of w * log of the largest responsibility, of the final model
+    certainty: float = np.nan  # sum of w * log of the largest responsibility, of the model that was asked about
     why: str = ""  # what failed, where the outcome is `failed`
 
 
 @dataclass(frozen=True)
-class EM(Algorithm[EMState, Moments]):
+class EM(Iteration[EMState, Moments]):
     """Alternate E-step and M-step until the mean log-likelihood gains less than `tol`, then measure what came out."""
 
     frame: Frame
@@ -55,12 +60,62 @@ class EM(Algorithm[EMState, Moments]):
             model = state.model.learn(answer, self.floor)
         except CollapsedComponentError as error:
             return replace(state, outcome=Outcome.failed, n_iter=state.n_iter + 1, objective=objective, why=str(error))
+        gain = objective - state.objective
         now = replace(
-            state, model=model, path=model.path(self.dtype, state.path), n_iter=state.n_iter + 1, objective=objective
+            state,
+            model=model,
+            path=model.path(self.dtype, state.path),
+            n_iter=state.n_iter + 1,
+            objective=objective,
+            gain=gain,
+            gap=_aitken(state.gain, gain),
+            certainty=answer.certainty,
         )
         if abs(objective - state.objective) < self.tol or _same(model, state.model):
             return replace(now, settled=Outcome.converged)
         return replace(now, settled=Outcome.exhausted) if now.n_iter >= self.max_iter else now
+
+    def value(self, answer: Moments) -> float:
+        return answer.score / float(answer.mass.sum())
+
+    def noise(self, state: EMState) -> float:
+        if state.path == "centred":
+            return LEAST_NOISE
+        bound = state.model.covariance.product_error(state.model.means) * float(np.finfo(state.path).eps) / 2
+        return max(LEAST_NOISE, bound)
+
+    def at(self, state: EMState, model: Mixture) -> EMState:
+        return replace(state, model=model, path=model.path(self.dtype, state.path), outcome=Outcome.running)
+
+    def same_map(self, before: EMState, after: EMState) -> bool:
+        return before.path == after.path
+
+    def in_metric(self, state: EMState, moves: Array) -> Array:
+        return state.model.in_metric(moves)
+
+    def gap(self, before: EMState, told: EMState, top: Mixture) -> float:
+        # Half the Newton decrement: the gradient, E_image[s] - E_model[s], times the change of natural parameters.
+        model, image = before.model, told.model
+        gained = top.expected(image) - model.expected(image)
+        return 0.5 * (gained - top.expected(model) + model.expected(model))
+
+    def image(self, moments: Moments, like: Mixture) -> Mixture:
+        """The M-step of moments that may be no one's.
+
+        Raises
+        ------
+        CollapsedComponentError
+            Where a component has no mass left, or a covariance is singular.
+        """
+        if not (moments.mass > LEAST_MASS * moments.mass.sum()).all():
+            raise CollapsedComponentError(f"component {int(moments.mass.argmin())} has lost all its rows")
+        return moments.estimate(like.structure, self.floor)
+
+
+def _aitken(before: float, gain: float) -> float:
+    """The sum of all gains to come if they go on to shrink by the same factor (Boehning et al. 1994)."""
+    shrinks = 0 < gain < before < np.inf
+    return gain * gain / (before - gain) if shrinks else np.nan
 
 
 def _same(a: Mixture, b: Mixture) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from daskmix.algorithms.base import Algorithm, Outcome
+from daskmix.algorithms.base import Iteration, Outcome
 from daskmix.block import Array
 from daskmix.centroids import Assign, Assignment, Centroids
 from daskmix.kernels import Frame
@@ -14,6 +14,7 @@ from daskmix.reduction import Reduction
 
 # Bounds spare time where there are so many centres, and numbers in them: measured by `benchmarks/pruning.py`.
 MANY, NUMBERS = 128, 2048
+LEAST_NOISE = 1e-9  # of a cost, relative
 RELOCATABLE = 256  # at most so many empty clusters are moved in one pass
 
 
@@ -23,6 +24,7 @@ class LloydState:
     outcome: Outcome = Outcome.running
     n_iter: int = 0
     cost: float = np.inf  # of the model that the last pass asked about, in units of the rows
+    gap: float = np.nan  # what is to be gained yet, relative to the cost, if the last step was the whole way
     mass: Array | None = None  # (k,) of each cluster in the last pass
     relocated_in_all: int = 0  # empty clusters that were moved so far
     spared: int = 0  # distances that the last pass did not compute, of all rows to all centres
@@ -34,7 +36,7 @@ class LloydState:
 
 
 @dataclass(frozen=True)
-class Lloyd(Algorithm[LloydState, Assignment]):
+class Lloyd(Iteration[LloydState, Assignment]):
     """Move every centre to the mean of its rows until they stay put, then measure what that cost."""
 
     frame: Frame
@@ -45,7 +47,7 @@ class Lloyd(Algorithm[LloydState, Assignment]):
     def start(self, model: Centroids | None = None) -> LloydState:
         if model is None:
             raise ValueError("Lloyd starts from centres")
-        return LloydState(model)
+        return LloydState(model, settled=Outcome.exhausted if self.max_iter == 0 else None)
 
     def ask(self, state: LloydState) -> Reduction[Assignment]:
         relocatable = 0 if state.settled else min(state.model.k - 1, RELOCATABLE)
@@ -66,8 +68,33 @@ class Lloyd(Algorithm[LloydState, Assignment]):
         now = replace(state, relocated_in_all=relocations, n_iter=state.n_iter + 1, cost=cost, mass=answer.mass)
         if shift == 0.0:
             # The cost just measured is that of these very centres.
-            return replace(now, outcome=Outcome.converged)
+            return replace(now, outcome=Outcome.converged, gap=0.0)
         now = replace(now, model=moved)
+        now = replace(now, gap=self.gap(state, now, moved))
         if shift <= self.tol:
             return replace(now, settled=Outcome.converged)
         return replace(now, settled=Outcome.exhausted) if now.n_iter >= self.max_iter else now
+
+    def value(self, answer: Assignment) -> float:
+        # The logarithm, so that differences are relative.
+        return -float(np.log(answer.cost)) if answer.cost > 0 else np.inf
+
+    def noise(self, state: LloydState) -> float:
+        return LEAST_NOISE
+
+    def at(self, state: LloydState, model: Centroids) -> LloydState:
+        return replace(state, model=model, outcome=Outcome.running)
+
+    def same_map(self, before: LloydState, after: LloydState) -> bool:
+        return before.relocated_in_all == after.relocated_in_all
+
+    def in_metric(self, state: LloydState, moves: Array) -> Array:
+        k, d = state.model.centres.shape
+        root = np.sqrt(np.ones(k) if state.mass is None else state.mass)
+        return (moves.reshape(-1, k, d) * root[:, None]).reshape(len(moves), -1)
+
+    def gap(self, before: LloydState, told: LloydState, top: Centroids) -> float:
+        # Half the Newton decrement, relative to the cost; its gradient is -2 mass (image - model).
+        step, way = told.model.centres - before.model.centres, top.centres - before.model.centres
+        gained = 0.0 if told.mass is None else float(told.mass @ (step * way).sum(axis=1))
+        return gained / max(told.cost * float(self.frame.scale[0]) ** 2, np.finfo(np.float64).tiny)

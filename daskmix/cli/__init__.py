@@ -1,4 +1,4 @@
-"""The command line: `daskmix fit | predict | inspect | demo`, paths or URLs in and out.
+"""The command line: `daskmix fit | predict | select | plan | inspect | demo`, paths or URLs in and out.
 
 What computes is imported by the command that needs it, so that help comes at once.
 """
@@ -13,7 +13,9 @@ from daskmix.cli.failures import Commands
 from daskmix.cli.fit import fit
 from daskmix.cli.inspect import inspect
 from daskmix.cli.options import debug
+from daskmix.cli.plan import plan
 from daskmix.cli.predict import predict
+from daskmix.cli.select import select
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -27,6 +29,8 @@ def main() -> None:
     \b
     Examples:
       daskmix fit ocean.zarr --variable temp --variable salt --model gmm -k 5 --out model.zarr
+      daskmix plan ocean.zarr --variable temp --variable salt --model gmm -k 5
+      daskmix select ocean.zarr --variable temp --variable salt --model gmm -k 2-12 --out best.zarr
       daskmix predict model.zarr ocean.zarr --out labels.zarr --uncertainty
       daskmix inspect model.zarr
       daskmix demo --out demo-output
@@ -35,5 +39,5 @@ def main() -> None:
     """
 
 
-for command in (fit, predict, inspect, demo):
+for command in (fit, predict, select, plan, inspect, demo):
     main.add_command(command)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from daskmix.cli.options import auto_or_number, how_to_keep, how_to_run, what_to_read
+from daskmix.cli.options import how_to_keep, how_to_run, what_to_fit, what_to_read
 from daskmix.cli.places import connected, free, opened
 from daskmix.cli.text import facts, print_facts
 
@@ -17,20 +17,7 @@ from daskmix.cli.text import facts, print_facts
 @click.argument("source", metavar="INPUT")
 @what_to_read
 @click.option("--weights", metavar="NAME", help="A variable over some of the sampled dims: how often each row counts.")
-@click.option("--model", "kind", required=True, type=click.Choice(["kmeans", "gmm"]), help="K-means or mixture.")
-@click.option("-k", "k", required=True, type=click.IntRange(min=1), help="Number of clusters or components.")
-@click.option(
-    "--covariance-type",
-    type=click.Choice(["full", "tied", "diag", "spherical"]),
-    help="Shape of a mixture's covariances; full by default.",
-)
-@click.option("--init", help="Where to start: auto, k-means++, random; k-means|| (kmeans); kmeans (gmm).")
-@click.option("--n-init", type=click.IntRange(min=1), help="Number of starts, of which the best is kept; 1 by default.")
-@click.option("--max-iter", type=click.IntRange(min=1), help="Most iterations; 300 (kmeans) or 100 (gmm) by default.")
-@click.option("--tol", type=click.FloatRange(min=0), help="When to stop; 1e-4 (kmeans) or 1e-3 (gmm) by default.")
-@click.option("--reg-covar", callback=auto_or_number, metavar="auto|FLOAT", help="Smoothing of a mixture; auto.")
-@click.option("--missing", type=click.Choice(["raise", "drop"]), help="What to do about rows with NaN; raise.")
-@click.option("--random-state", type=click.IntRange(0, 2**32 - 1), help="Seed, to get the same model again.")
+@what_to_fit
 @click.option("--out", required=True, metavar="STORE", help="Where to write the model.")
 @click.option("--labels-out", metavar="STORE", help="Where to write the label of each row.")
 @how_to_keep
@@ -73,7 +60,7 @@ def fit(
 
     progress: Literal["terminal", "log"] = "terminal" if sys.stderr.isatty() else "log"
     run = Run(cache, cache_limit, scratch, progress=False if quiet else progress)
-    model = _estimator(kind, k, run, options)
+    model = estimator(kind, k, run, options)
     free([out, labels_out], overwrite, inputs=[source])
     from daskmix import write_rows  # here, as everything below needs Dask and Zarr, which the lines above do not
 
@@ -87,7 +74,7 @@ def fit(
     print_facts({"model written": out} | ({} if labels_out is None else {"labels written": labels_out}))
 
 
-def _estimator(kind: str, k: int, run: Any, options: Mapping[str, Any]) -> Any:
+def estimator(kind: str, k: int, run: Any, options: Mapping[str, Any]) -> Any:
     """The estimator that the options describe."""
     given = {name: value for name, value in options.items() if value is not None}
     only_mixtures = [f"--{name.replace('_', '-')}" for name in ("covariance_type", "reg_covar") if name in given]

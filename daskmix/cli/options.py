@@ -34,6 +34,20 @@ def auto_or_number(ctx: click.Context, param: click.Parameter, value: str | None
         raise click.BadParameter(f"{value!r} is neither auto nor a number", ctx, param) from None
 
 
+def numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[int]:
+    """2-12 or 2,4,8 -> the numbers."""
+    found: set[int] = set()
+    try:
+        for piece in value.split(","):
+            first, _, last = piece.partition("-")
+            found |= set(range(int(first), int(last or first) + 1))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} names no numbers; write them as in 2-12 or 2,4,8", ctx, param) from None
+    if not found or min(found) < 1:
+        raise click.BadParameter(f"{value!r} names no number above 0; write them as in 2-12 or 2,4,8", ctx, param)
+    return sorted(found)
+
+
 def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     """2GiB -> the number of bytes."""
     if value is None:
@@ -72,6 +86,29 @@ what_to_read = _several(
         help="Dims whose points are the rows, e.g. time,lat,lon. By default those that all variables share; of a "
         "single --variable all but the last.",
     ),
+)  # fmt: skip
+what_to_fit = _several(
+    click.option("--model", "kind", required=True, type=click.Choice(["kmeans", "gmm"]), help="K-means or mixture."),
+    click.option("-k", "k", required=True, type=click.IntRange(min=1), help="Number of clusters or components."),
+    click.option(
+        "--covariance-type",
+        type=click.Choice(["full", "tied", "diag", "spherical"]),
+        help="Shape of a mixture's covariances; full by default.",
+    ),
+    click.option("--init", help="Where to start: auto, k-means++, random; k-means|| (kmeans); kmeans (gmm)."),
+    click.option("--n-init", type=click.IntRange(min=1), help="Number of starts, of which the best is kept."),
+    click.option("--max-iter", type=click.IntRange(min=1), help="Most iterations; 300 (kmeans), 100 (gmm) by default."),
+    click.option("--tol", type=click.FloatRange(min=0), help="When to stop; 1e-4 (kmeans) or 1e-3 (gmm) by default."),
+    click.option(
+        "--accelerate", type=click.Choice(["auto", "none"]),
+        help="auto saves passes where there are more rows than the sample holds; none is the textbook's iteration.",
+    ),
+    click.option("--gap-tol", type=click.FloatRange(min=0), help="When an accelerated fit stops; 1e-5 by default."),
+    click.option("--sample-size", type=click.IntRange(min=1), help="Rows of the sample; at most 64 MiB by default."),
+    click.option("--max-passes", type=click.IntRange(min=2), help="Most reads of every chunk; no limit by default."),
+    click.option("--reg-covar", callback=auto_or_number, metavar="auto|FLOAT", help="Smoothing of a mixture; auto."),
+    click.option("--missing", type=click.Choice(["raise", "drop"]), help="What to do about rows with NaN; raise."),
+    click.option("--random-state", type=click.IntRange(0, 2**32 - 1), help="Seed, to get the same model again."),
 )  # fmt: skip
 how_to_keep = _several(
     click.option(

@@ -25,7 +25,9 @@ def facts(model: Any) -> dict[str, Any]:
         "passes": f"{model.n_passes_}, {size(model.bytes_read_)} read",
     }
     if mixture:
-        lines |= {"log-likelihood": f"{model.lower_bound_:.6g} a row", "bic": f"{model.bic():.8g}"}
+        lines |= {"log-likelihood": f"{model.lower_bound_:.6g} a row"}
+        if model.history_ and model.history_[-1]["what"] != "batch":  # else the rows are not all there any more
+            lines |= {"bic": f"{model.bic():.8g}"}
     else:
         lines |= {"inertia": f"{model.inertia_:.8g}"}
     return lines | {"seed": model.seed_}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
@@ -13,6 +14,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, estimator_html_repr
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -20,9 +22,10 @@ from daskmix import answers, rows
 from daskmix.answers import RowFunction
 from daskmix.block import Array, Missing, unmasked, working_dtype
 from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError, VariableNotFoundError, not_one_of
-from daskmix.fitting import Fit
+from daskmix.fitting import Fit, sample_size
 from daskmix.hooks import Run
 from daskmix.rows import Rows
+from daskmix.sampling import Sample
 from daskmix.sources.dask import is_dask_frame, rows_from_dask_array
 from daskmix.sources.labelled import Labelled, rows_from_labelled, take_apart
 from daskmix.sources.zarr import (
@@ -43,10 +46,15 @@ Source = Any  # what a user passes as X
 class Estimator(BaseEstimator):
     """Base of the estimators; not for use on its own."""
 
+    accelerate: str
+    gap_tol: float
+    sample_size: int | str
+    max_passes: int | None
     missing: str
     random_state: Any
     verbose: int
     run: Run | None
+    gap_estimate_: float
 
     # --- what a user passes -------------------------------------------------------------------------------------------
 
@@ -204,21 +212,66 @@ class Estimator(BaseEstimator):
             raise InputError(f"{name}={value!r} must be a finite number, not negative")
         return float(value)
 
+    def _check_patience(self) -> None:
+        """Whether the parameters that say how long a fit may take can be used."""
+        self._option("accelerate", ("auto", "none"))
+        self._real("gap_tol")
+        if isinstance(self.sample_size, str):
+            self._option("sample_size", ("auto",))
+        else:
+            self._whole("sample_size", 1)
+        if self.max_passes is not None:
+            self._whole("max_passes", 2)  # one that looks, one that measures
+
+    def _sample_rows(self, rows: Rows, k: int, parameters: int) -> int:
+        return max(k, sample_size(rows, k, parameters) if isinstance(self.sample_size, str) else self.sample_size)
+
+    def _left(self, fit: Fit, max_iter: int, other: int = 0) -> int:
+        """Iterations that may still be taken, with so many other passes, and one to measure what came out."""
+        if self.max_passes is None:
+            return max_iter
+        left = self.max_passes - len(fit.history) - other - 1
+        if left < 0:
+            raise InputError(
+                f"max_passes={self.max_passes} is too few: such a fit takes at least {self.max_passes - left}"
+            )
+        return min(max_iter, left)
+
+    def _accelerates(self, max_iter: int, total: int, sample: Sample) -> bool:
+        """Whether a fit from a drawn start goes beyond the textbook."""
+        return self.accelerate == "auto" and max_iter > 1 and total > len(sample)
+
+    def _warn_unfinished(self, unit: str) -> None:
+        gap = "is not known yet" if np.isnan(self.gap_estimate_) else f"is {self.gap_estimate_:.3g} {unit}"
+        warnings.warn(
+            f"the passes were spent before the estimated gap had stayed below gap_tol={self.gap_tol}: it {gap}; raise "
+            "max_iter, max_passes or gap_tol",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+
     def _draw_seed(self) -> int:
         state = check_random_state(self.random_state)
         return int(state.randint(np.iinfo(np.int32).max))
 
     def _begin(
-        self, X: Source, weight: Any, sample_dims: Any, variables: Any, labels_to: Any = None
+        self,
+        X: Source,
+        weight: Any,
+        sample_dims: Any,
+        variables: Any,
+        labels_to: Any = None,
+        history: Sequence[dict[str, Any]] | None = None,
     ) -> tuple[Source, Fit]:
+        """X, opened, and a fit to its rows; one that goes on has a history, and its features."""
         if self.run is not None and not isinstance(self.run, Run):
             raise InputError(f"run={self.run!r} must be a daskmix.Run, or None")
         if labels_to is not None:
             vacant(labels_to)  # before any work is lost
         opened = self._opened(X, variables)
-        found = self._rows(opened, weight, sample_dims, reset=True)
+        found = self._rows(opened, weight, sample_dims, reset=history is None)
         run = self.run or Run()
-        return opened, Fit(found, run.hooks(self.verbose), run.keep(), run.device)
+        return opened, Fit(found, run.hooks(self.verbose), run.keep(), run.device, list(history or ()))
 
     def _remember(self, fit: Fit) -> Self:
         self.history_ = fit.history

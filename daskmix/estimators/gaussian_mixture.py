@@ -14,45 +14,32 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from daskmix.algorithms.base import Outcome
-from daskmix.algorithms.em import EM, EMState
-from daskmix.algorithms.lloyd import Lloyd
-from daskmix.algorithms.seeding import plus_plus, random_rows
+from daskmix import criteria
+from daskmix.algorithms.base import Algorithm, Outcome
+from daskmix.algorithms.em import EMState
 from daskmix.block import Array
-from daskmix.centroids import Centroids
 from daskmix.covariance import Covariance, Diagonal, Full, Spherical, Structure, Tied
 from daskmix.device import suited
 from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.estimators.base import LEFT_OUT, Estimator, Source
-from daskmix.fitting import Fit, on_sample, sample_size, sampled
+from daskmix.estimators.mixture_start import STRUCTURES, MixtureStart
+from daskmix.fitting import Fit
 from daskmix.hooks import Run
-from daskmix.kernels import Frame, Order, compiled
-from daskmix.kernels.reference import moments, nearest, normalise
-from daskmix.mixture import Explain, Learn, Mixture, Moments, Origin
-from daskmix.rows import beside
-from daskmix.sampling import Sample, Summary
+from daskmix.kernels import Frame, compiled
+from daskmix.kernels.reference import normalise
+from daskmix.mixture import Explain, Mixture, Moments, blended, n_parameters
 from daskmix.store import write_rows
 
-STRUCTURES: dict[str, Structure] = {
-    "full": Full(),
-    "tied": Tied(),
-    "diag": Diagonal(),
-    "spherical": Spherical(),
-    "VVV": Full(),
-    "EEE": Tied(),
-    "VVI": Diagonal(),
-    "VII": Spherical(),
-}
+FORGETTING = 0.7  # between 1/2, which forgets soonest, and 1, which never does
 INITS = ("auto", "kmeans", "k-means++", "random", "random_from_data")
-AUTO_FLOOR = 1e-6  # of each feature's variance
 
 
 class GaussianMixture(DensityMixin, Estimator):
     """Gaussian mixture for data that need not fit in memory.
 
-    Expectation-maximisation from a start found on a uniform sample of the rows. One pass looks at the data and draws
-    the sample, each iteration reads every chunk once, and one more pass measures the likelihood of the parameters that
-    are returned.
+    Expectation-maximisation [1]_ from a start found on a uniform sample of the rows, accelerated where there are many.
+    One pass looks at the data and draws the sample, each iteration reads every chunk once, and one more pass measures
+    the likelihood of the parameters that are returned.
 
     Parameters
     ----------
@@ -68,13 +55,26 @@ class GaussianMixture(DensityMixin, Estimator):
     max_iter : int
         Most iterations of each start.
     n_init : int
-        Number of starts, of which the best is kept; they share every read.
+        Number of starts, of which the best is kept; they share every read. Where starts race on the sample, as many do,
+        or, if that is 1, as many of ten as the passes are worth.
     init_params : {"auto", "kmeans", "k-means++", "random", "random_from_data"}, array or fitted model
         Where to start. "kmeans" (and "auto") is K-means on the sample; "k-means++" and "random_from_data" take centres
         from the sample, "random" random responsibilities of the sample. An array holds a label (n,) or responsibilities
         (n, k) for each row; a fitted mixture gives its parameters, a fitted K-means its centres.
     weights_init, means_init, precisions_init : arrays of scikit-learn's shapes, or None
         Explicit start. With means alone, the sample's rows go to their nearest mean.
+    accelerate : {"auto", "none"}
+        "auto" saves passes where there are more rows than the sample holds, the start is drawn and max_iter is above 1:
+        with init_params="auto" the best of ten starts on the sample is taken, and the iteration is accelerated until
+        `gap_tol` is reached [2]_. "none" is the textbook's iteration, ruled by `tol`.
+    gap_tol : float
+        An accelerated fit ends when what is left to gain, of the mean log-likelihood, is twice in a row
+        estimated to be less.
+    sample_size : "auto" or int
+        Rows of the sample, drawn uniformly from all chunks. "auto" is at most 64 MiB of numbers, and no more than the
+        fit can use.
+    max_passes : int or None
+        Most reads of every chunk, at least 2; when they are spent, the best model so far is the answer.
     missing : {"raise", "drop"}
         What to do about rows that hold NaN. Rows left out get the label -2, NaN in xarray.
     warm_start : bool
@@ -94,6 +94,9 @@ class GaussianMixture(DensityMixin, Estimator):
     lower_bound_ : float
         Mean log-likelihood of a row under exactly these parameters.
     converged_ : bool
+    gap_estimate_ : float
+        What was left of the mean log-likelihood to gain, as the last iteration estimates: half the Newton decrement of
+        an accelerated fit, the limit of the last gains (Aitken) of a textbook one; NaN where unknown.
     n_iter_, n_passes_, bytes_read_ : int
         Iterations of the best start; times that every chunk was read; bytes read.
     history_ : list of dict
@@ -103,7 +106,8 @@ class GaussianMixture(DensityMixin, Estimator):
 
     References
     ----------
-    Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm.
+    .. [1] Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm.
+    .. [2] Anderson acceleration (Walker & Ni 2011) with the eigenvalues of saddle-free Newton (Dauphin et al. 2014).
 
     Examples
     --------
@@ -113,6 +117,10 @@ class GaussianMixture(DensityMixin, Estimator):
     >>> np.sort(model.means_[:, 0]).round(6).tolist()
     [1.0, 10.0]
     """
+
+    n_iter_: int
+    _mass: float
+    _smoothing: Array
 
     def __init__(
         self,
@@ -127,6 +135,10 @@ class GaussianMixture(DensityMixin, Estimator):
         weights_init: Any = None,
         means_init: Any = None,
         precisions_init: Any = None,
+        accelerate: str = "auto",
+        gap_tol: float = 1e-5,
+        sample_size: int | str = "auto",
+        max_passes: int | None = None,
         missing: str = "raise",
         warm_start: bool = False,
         random_state: Any = None,
@@ -143,6 +155,10 @@ class GaussianMixture(DensityMixin, Estimator):
         self.weights_init = weights_init
         self.means_init = means_init
         self.precisions_init = precisions_init
+        self.accelerate = accelerate
+        self.gap_tol = gap_tol
+        self.sample_size = sample_size
+        self.max_passes = max_passes
         self.missing = missing
         self.warm_start = warm_start
         self.random_state = random_state
@@ -184,42 +200,98 @@ class GaussianMixture(DensityMixin, Estimator):
         BadChunkError
             A chunk of X cannot be read.
         """
-        k = self._whole("n_components", 1)
-        structure = STRUCTURES[self._option("covariance_type", tuple(STRUCTURES))]
-        tol, max_iter, n_init = self._real("tol"), self._whole("max_iter", 0), self._whole("n_init", 1)
-        if isinstance(self.init_params, str):
-            self._option("init_params", INITS)
-        reg_covar = None
-        if isinstance(self.reg_covar, str):
-            self._option("reg_covar", ("auto",))
-        else:
-            reg_covar = self._real("reg_covar")
+        k = self._check_options()
         opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
         self.seed_ = self._draw_seed()
-        d = fit.rows.d
-        parameters = k + k * d + structure.n_parameters(k, d)
+        parameters = n_parameters(k, fit.rows.d, self._structure())
         with fit:
-            summary, sample = fit.survey(k, sample_size(fit.rows, k, parameters), self.seed_)
-            frame = _fitting_frame(summary, structure, fit.rows.dtype)
-            floor = _floor(summary, reg_covar) * frame.scale**2
-            em = EM(frame, fit.rows.dtype, floor, tol, max_iter)
-            start = _Start(self, k, structure, fit, em, summary, sample)
-            models = start.models(n_init)
-            ended = fit.run([em] * len(models), [em.start(model) for model in models], "em", "log-likelihood")
-        self._keep(_best(ended), frame, summary.mass)
-        self._warn()
+            summary, sample = fit.survey(k, self._sample_rows(fit.rows, k, parameters), self.seed_)
+            start = MixtureStart.of(self, fit, summary, sample)
+            accelerates = self._accelerates(self.max_iter, summary.rows, sample) and not start.given()
+            if accelerates and self.init_params == "auto":
+                models = [start.raced(self.n_init if self.n_init > 1 else 0, summary.rows)[0].model]
+            else:
+                models = start.models(self.n_init)
+            left = self._left(fit, self.max_iter)
+            algorithm: Algorithm[Any, Any] = replace(start.em, max_iter=left)
+            if accelerates:
+                algorithm = start.accelerated(left, summary.rows)
+            states = [algorithm.start(model) for model in models]
+            ended = fit.run([algorithm] * len(models), states, "em", "log-likelihood")
+        self._keep(_best(ended), start, summary.mass)
+        self._warn(accelerates)
         self._remember(fit)
         if labels_to is not None:
             write_rows(self.predict(opened, sample_dims=sample_dims), labels_to)
         return self
 
-    def _keep(self, best: EMState, frame: Frame, mass: float) -> None:
+    def partial_fit(
+        self, X: Source, y: Any = None, sample_weight: Any = None, *, sample_dims: Any = None, variables: Any = None
+    ) -> Self:
+        """Go on with rows that arrived later, in one pass over them; the first call is `fit`.
+
+        Stepwise EM (Cappe & Moulines 2009): the statistics of these rows get the share (m / M) ** 0.7, where m is their
+        mass and M that of all rows so far, and those of the rows before, which the parameters hold, the rest. A model
+        that was saved goes on where it stopped. `lower_bound_` is that of these rows before the step.
+
+        Parameters
+        ----------
+        X, y, sample_weight, sample_dims, variables
+            As for `fit`.
+
+        Raises
+        ------
+        InputError, InputTypeError, FeatureError, UnitsError
+            X cannot be used, or has other features than the rows before.
+        CollapsedComponentError
+            A covariance has become singular and reg_covar is too small to mend it.
+        """
+        if not hasattr(self, "means_"):
+            return self.fit(X, y, sample_weight, sample_dims=sample_dims, variables=variables)
+        self._check_options()
+        if not hasattr(self, "_smoothing"):
+            raise InputError("the model was saved by an older daskmix, which did not keep its smoothing; fit it again")
+        _, fit = self._begin(X, sample_weight, sample_dims, variables, history=self.history_)
+        model, frame = _framed(self._model(), fit.rows.dtype)
+        floor = self._smoothing * frame.scale**2
+        with fit:
+            found: Moments = fit.ask(Explain(model, frame, model.path(fit.rows.dtype), floor), "batch")
+        mass = float(found.mass.sum())
+        if mass > 0:
+            share = (mass / (self._mass + mass)) ** FORGETTING
+            moments = blended(share, model.moments(floor, found.origin), found)
+            stepped = moments.estimate(model.structure, floor).rescaled(1.0 / frame.scale, model.means)
+            means = frame.leave(moments.first / moments.mass[:, None] + found.origin.about(model.means))
+            self._set_parameters(stepped.weights, means, stepped.covariance)
+            self.lower_bound_, self._certainty = found.score / mass, np.nan
+            self._mass += mass
+        self.n_iter_, self.converged_, self.gap_estimate_ = self.n_iter_ + 1, False, np.nan
+        return self._remember(fit)
+
+    def _check_options(self) -> int:
+        k = self._whole("n_components", 1)
+        self._option("covariance_type", tuple(STRUCTURES))
+        self._real("tol")
+        self._whole("max_iter", 0)
+        self._whole("n_init", 1)
+        if isinstance(self.init_params, str):
+            self._option("init_params", INITS)
+        if isinstance(self.reg_covar, str):
+            self._option("reg_covar", ("auto",))
+        else:
+            self._real("reg_covar")
+        self._check_patience()
+        return k
+
+    def _keep(self, best: EMState, start: MixtureStart, mass: float) -> None:
+        frame, floor = start.frame, start.em.floor / start.frame.scale**2
         model = best.model.rescaled(1.0 / frame.scale, frame.leave(best.model.means))
         self._set_parameters(model.weights, model.means, model.covariance)
         self.lower_bound_ = best.score / mass
         self.converged_ = best.outcome is Outcome.converged
         self.n_iter_ = best.n_iter
-        self._mass, self._certainty = mass, best.certainty
+        self.gap_estimate_ = best.gap
+        self._mass, self._certainty, self._smoothing = mass, best.certainty, floor
 
     def _set_parameters(self, weights: Array, means: Array, covariance: Covariance) -> None:
         self.weights_, self.means_ = weights, means
@@ -227,11 +299,16 @@ class GaussianMixture(DensityMixin, Estimator):
         self.precisions_cholesky_ = covariance.factors
         self.precisions_ = covariance.precisions()
 
-    def _warn(self) -> None:
-        if not self.converged_:
+    def _warn(self, accelerated: bool) -> None:
+        if self.converged_:
+            return
+        if accelerated:
+            self._warn_unfinished("of the mean log-likelihood")
+        else:
             warnings.warn(
                 f"the mean log-likelihood still gained more than tol={self.tol} after {self.n_iter_} iterations; "
-                "raise max_iter or tol, or go on with warm_start=True",
+                f"the estimated gap is {self.gap_estimate_:.3g}; raise max_iter, max_passes or tol, or go on with "
+                "warm_start=True",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -280,12 +357,12 @@ class GaussianMixture(DensityMixin, Estimator):
     def bic(self, X: Source = None, sample_weight: Any = None, **where: Any) -> float:
         """Bayesian information criterion, smaller is better (Schwarz 1978); of the fit's own rows without X."""
         score, mass, _ = self._totals(X, sample_weight, where)
-        return float(-2 * score + self._n_parameters() * np.log(mass))
+        return criteria.bic(score, mass, self._n_parameters())
 
     def aic(self, X: Source = None, sample_weight: Any = None, **where: Any) -> float:
         """Akaike information criterion, smaller is better (Akaike 1974); of the fit's own rows without X."""
-        score, _, _ = self._totals(X, sample_weight, where)
-        return float(-2 * score + 2 * self._n_parameters())
+        score, mass, _ = self._totals(X, sample_weight, where)
+        return criteria.aic(score, mass, self._n_parameters())
 
     def icl(self, X: Source = None, sample_weight: Any = None, **where: Any) -> float:
         """Integrated completed likelihood, smaller is better (Biernacki, Celeux & Govaert 2000).
@@ -293,12 +370,14 @@ class GaussianMixture(DensityMixin, Estimator):
         BIC plus twice the sum of -log of each row's largest responsibility; of the fit's own rows without X.
         """
         score, mass, certainty = self._totals(X, sample_weight, where)
-        return float(-2 * score + self._n_parameters() * np.log(mass) - 2 * certainty)
+        return criteria.icl(score, mass, self._n_parameters(), certainty)
 
     def _totals(self, X: Source, weight: Any, where: Any) -> tuple[float, float, float]:
         """Sum of log-likelihood, weight and log of the largest responsibility."""
         check_is_fitted(self)
         if X is None:
+            if np.isnan(self._certainty):
+                raise InputError("after partial_fit the rows are not all there any more; pass X")
             return self.lower_bound_ * self._mass, self._mass, self._certainty
         sums = self._measured(X, weight, where.get("sample_dims"), where.get("variables"))
         return sums.score, float(sums.mass.sum()), sums.certainty
@@ -387,156 +466,12 @@ class GaussianMixture(DensityMixin, Estimator):
         return tags
 
 
-def _fitting_frame(summary: Summary, structure: Structure, dtype: np.dtype) -> Frame:
-    variance = summary.variance
-    if structure.common_scale:
-        variance = np.full_like(variance, variance.mean())
-    return Frame.of(summary.mean, np.sqrt(variance), dtype)
-
-
-def _floor(summary: Summary, reg_covar: float | None) -> Array:
-    """The smoothing of each feature: (d,), in the units of X."""
-    if reg_covar is not None:
-        return np.full(len(summary.mean), reg_covar)
-    variance = summary.variance
-    # What rounding leaves of a constant feature's variance is not one; any number will do in its place.
-    varies = variance > (1e-12 * np.maximum(np.abs(summary.low), np.abs(summary.high))) ** 2
-    return AUTO_FLOOR * np.where(varies, variance, 1.0)
-
-
 def _best(ended: Any) -> EMState:
     done = [state for state in ended if state.outcome is not Outcome.failed]
     if not done:
         raise CollapsedComponentError(ended[0].why)
     best: EMState = max(done, key=lambda state: state.score)
     return best
-
-
-class _Start:
-    """Where the starts of one fit come from."""
-
-    def __init__(
-        self, face: GaussianMixture, k: int, structure: Structure, fit: Fit, em: EM, summary: Summary, sample: Sample
-    ) -> None:
-        self.face, self.k, self.structure, self.fit, self.em = face, k, structure, fit, em
-        self.frame, self.sample = em.frame, sample
-        self.variance = np.where(summary.variance > 0, summary.variance, 1.0) * em.frame.scale**2
-        self.x = em.frame.enter(sample.x.astype(np.float64))
-
-    def models(self, n_init: int) -> list[Mixture]:
-        """One mixture for each start, in the frame."""
-        face, init = self.face, self.face.init_params
-        if face.warm_start and hasattr(face, "means_"):
-            return [self._of_model(face)]
-        weights, means, precisions = self._explicit()
-        if hasattr(init, "fit"):
-            check_is_fitted(init)
-            if hasattr(init, "covariances_") and STRUCTURES.get(init.covariance_type) == self.structure:
-                return [self._overridden(self._of_model(init), weights, means, precisions)]
-            centres = init.means_ if hasattr(init, "means_") else init.cluster_centers_
-            first = self._near(self.frame.enter(self._shaped("init_params", centres, (self.k, self.fit.rows.d))))
-            return [self._overridden(first, weights, means, precisions)]
-        if not isinstance(init, str):
-            return [self._overridden(self._of_shares(np.asarray(init)), weights, means, precisions)]
-        if weights is not None and means is not None and precisions is not None:
-            return [Mixture(weights, means, precisions, self.structure)]
-        if means is not None:
-            return [self._overridden(self._near(means), weights, means, precisions)]
-        seeds = [np.random.default_rng([face.seed_, start]) for start in range(n_init)]
-        return [self._overridden(self._drawn(init, rng), weights, means, precisions) for rng in seeds]
-
-    def _explicit(self) -> tuple[Array | None, Array | None, Covariance | None]:
-        k, d = self.k, self.fit.rows.d
-        weights = means = precisions = None
-        if self.face.weights_init is not None:
-            weights = self._shaped("weights_init", self.face.weights_init, (k,))
-            if (weights < 0).any() or not np.isclose(weights.sum(), 1.0):
-                raise InputError(f"weights_init sums to {weights.sum():.6g}; weights must be positive and sum to 1")
-        if self.face.means_init is not None:
-            means = self.frame.enter(self._shaped("means_init", self.face.means_init, (k, d)))
-        if self.face.precisions_init is not None:
-            shape = {"full": (k, d, d), "pooled": (d, d), "diagonal": (k, d), "trace": (k,)}[self.structure.order.value]
-            given = self._shaped("precisions_init", self.face.precisions_init, shape)
-            matrices = self.structure.order in (Order.full, Order.pooled)
-            if not np.all(np.linalg.eigvalsh(given) > 0 if matrices else given > 0):
-                raise InputError("precisions_init must be positive definite")
-            precisions = self.structure.from_precisions(given).rescaled(self.frame.scale)
-        return weights, means, precisions
-
-    @staticmethod
-    def _shaped(name: str, given: Any, shape: tuple[int, ...]) -> Array:
-        values = np.asarray(given, dtype=np.float64)
-        if values.shape != shape:
-            raise InputError(f"{name} has shape {values.shape}, but {shape} is needed")
-        if not np.isfinite(values).all():
-            raise InputError(f"{name} holds NaN or infinity; every value must be finite")
-        return values
-
-    def _overridden(
-        self, model: Mixture, weights: Array | None, means: Array | None, covariance: Covariance | None
-    ) -> Mixture:
-        return replace(
-            model,
-            weights=model.weights if weights is None else weights,
-            means=model.means if means is None else means,
-            covariance=model.covariance if covariance is None else covariance,
-        )
-
-    def _of_model(self, fitted: Any) -> Mixture:
-        means = self._shaped("the start's means", fitted.means_, (self.k, self.fit.rows.d))
-        covariance = self.structure.covariance(fitted.covariances_, fitted.precisions_cholesky_)
-        model = Mixture(fitted.weights_, means, covariance, self.structure)
-        return model.rescaled(self.frame.scale, self.frame.enter(means))
-
-    def _drawn(self, init: str, rng: np.random.Generator) -> Mixture:
-        if init == "random":
-            share = rng.random((len(self.x), self.k))
-            return self._of_sample(share / share.sum(axis=1, keepdims=True))
-        if init == "random_from_data":
-            return self._near(random_rows(self.x, self.sample.w, self.k, rng))
-        centres = plus_plus(self.x, self.sample.w, self.k, rng)
-        if init == "k-means++":
-            return self._near(centres)
-        # K-means measures in the units of X, as scikit-learn's does.
-        units = 1.0 / self.frame.scale
-        plain = Frame(np.zeros(len(units)), np.ones(len(units)))
-        lloyd = Lloyd(plain, 1e-4 * float((self.variance * units**2).mean()))
-        centres = plus_plus(self.x * units, self.sample.w, self.k, rng)
-        ended = on_sample(lloyd, lloyd.start(Centroids(centres)), sampled(self.sample, self.x * units))
-        return self._near(ended.model.centres, units)
-
-    def _near(self, centres: Array, units: Array | float = 1.0) -> Mixture:
-        """Every row of the sample to its nearest centre."""
-        cluster, _ = nearest(self.x * units, centres)
-        return self._of_sample((cluster[:, None] == np.arange(self.k)).astype(np.float64))
-
-    def _of_sample(self, share: Array) -> Mixture:
-        share = share * self.sample.w[:, None]
-        return self._estimated(Moments(*moments(self.x, share, self.structure.order), 0.0, 0.0, Origin()))
-
-    def _of_shares(self, given: Array) -> Mixture:
-        total = self.fit.rows.total
-        if given.shape not in ((total,), (total, self.k)):
-            raise InputError(
-                f"init_params has shape {given.shape}; pass labels ({total},) or responsibilities ({total}, {self.k})"
-            )
-        plain, self.fit.rows = self.fit.rows, beside(self.fit.rows, given)
-        learn = Learn(self.k, self.structure.order, self.frame, labelled=given.ndim == 1)
-        answer = self.fit.ask(learn, "labels")
-        self.fit.rows = plain
-        return self._estimated(answer)
-
-    def _estimated(self, sums: Moments) -> Mixture:
-        empty = sums.mass <= 0
-        if empty.any():
-            # A start without rows: anywhere among the others, as wide as the data.
-            sums = replace(sums, mass=np.where(empty, 1e-3 * sums.mass.sum() / self.k, sums.mass))
-        floor = self.em.floor
-        try:
-            return sums.estimate(self.structure, floor)
-        except CollapsedComponentError:
-            # A start may be widened: it is only a start.
-            return sums.estimate(self.structure, np.maximum(floor, 1e-3 * self.variance))
 
 
 def _framed(model: Mixture, dtype: np.dtype) -> tuple[Mixture, Frame]:

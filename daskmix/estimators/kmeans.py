@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from daskmix.algorithms.acceleration import Accelerated, accelerated_lloyd
 from daskmix.algorithms.base import Algorithm, Chain, Outcome
 from daskmix.algorithms.lloyd import Lloyd, LloydState
 from daskmix.algorithms.seeding import ParallelSeeding, plus_plus, random_rows
@@ -22,24 +23,27 @@ from daskmix.block import Array
 from daskmix.centroids import Assign, Centroids
 from daskmix.errors import EmptyClusterWarning, InputError
 from daskmix.estimators.base import LEFT_OUT, Estimator, Source
-from daskmix.fitting import Fit, sample_size
+from daskmix.fitting import Fit
 from daskmix.hooks import Run
 from daskmix.kernels import Frame, Order
 from daskmix.kernels.reference import enter, nearest
 from daskmix.mixture import Learn
+from daskmix.race import Raced, Rung, ladder, race
 from daskmix.rows import beside
 from daskmix.sampling import Sample, Summary
 from daskmix.store import write_rows
 
 INITS = ("auto", "k-means++", "k-means||", "random")
+ROUNDS = 5  # of k-means||
+ROWS_PER_CLUSTER = 20  # at least, where starts race on the sample
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
     """K-means for data that need not fit in memory.
 
-    Lloyd's algorithm from centres seeded on a uniform sample of the rows. One pass looks at the data and draws the
-    sample, each iteration reads every chunk once, and one more pass measures the cost of the centres that are returned,
-    unless the last iteration moved nothing.
+    Lloyd's algorithm from centres found on a uniform sample of the rows, accelerated where there are many. One pass
+    looks at the data and draws the sample, each iteration reads every chunk once, and one more pass measures the cost
+    of the centres that are returned, unless the last iteration moved nothing.
 
     Parameters
     ----------
@@ -51,12 +55,25 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         of shape (k, d) holds centres, one of shape (n,) a label for each row; a fitted model gives its centres. A
         callable is called as init(X, n_clusters, random_state) with the sample.
     n_init : "auto" or int
-        Number of starts, of which the best is kept; they share every read. "auto" is 10 for "random", else 1.
+        Number of starts, of which the best is kept; they share every read. "auto" is 10 for "random", else 1. Where
+        starts race on the sample, as many do, or, if that is 1, as many of ten as the passes are worth.
     max_iter : int
         Most iterations of each start.
     tol : float
         Stop when the sum of squared shifts of the centres is at most `tol` times the mean variance of the features;
         0 goes on to a fixed point.
+    accelerate : {"auto", "none"}
+        "auto" saves passes where there are more rows than the sample holds, the start is drawn and max_iter is above 1:
+        with init="auto" the best of ten starts on the sample is taken, and the iteration is accelerated until
+        `gap_tol` is reached [3]_. "none" is the textbook's iteration, ruled by `tol`.
+    gap_tol : float
+        An accelerated fit ends when what is left to gain, a share of the inertia, is twice in a row
+        estimated to be less.
+    sample_size : "auto" or int
+        Rows of the sample, drawn uniformly from all chunks. "auto" is at most 64 MiB of numbers, and no more than the
+        fit can use.
+    max_passes : int or None
+        Most reads of every chunk, at least 2; when they are spent, the best model so far is the answer.
     missing : {"raise", "drop"}
         What to do about rows that hold NaN. Rows left out get the label -2, NaN in xarray.
     warm_start : bool
@@ -80,6 +97,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     n_iter_, n_passes_, bytes_read_ : int
         Iterations of the best start; times that every chunk was read; bytes read.
     converged_ : bool
+    gap_estimate_ : float
+        What was left to gain, as a share of the inertia: estimated by the last iteration (half the Newton decrement).
     history_ : list of dict
         One record per pass.
     seed_ : int
@@ -89,6 +108,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     ----------
     .. [1] Arthur & Vassilvitskii (2007), k-means++: the advantages of careful seeding.
     .. [2] Bahmani et al. (2012), Scalable k-means++.
+    .. [3] Anderson acceleration (Walker & Ni 2011) with the eigenvalues of saddle-free Newton (Dauphin et al. 2014).
 
     Examples
     --------
@@ -101,6 +121,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     [[1.0, 2.0], [10.0, 2.0]]
     """
 
+    cluster_centers_: Array
+    cluster_weights_: Any
+    n_iter_: int
+
     def __init__(
         self,
         n_clusters: int = 8,
@@ -109,6 +133,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         n_init: int | str = "auto",
         max_iter: int = 300,
         tol: float = 1e-4,
+        accelerate: str = "auto",
+        gap_tol: float = 1e-5,
+        sample_size: int | str = "auto",
+        max_passes: int | None = None,
         missing: str = "raise",
         warm_start: bool = False,
         random_state: Any = None,
@@ -120,6 +148,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.accelerate = accelerate
+        self.gap_tol = gap_tol
+        self.sample_size = sample_size
+        self.max_passes = max_passes
         self.missing = missing
         self.warm_start = warm_start
         self.random_state = random_state
@@ -159,25 +191,70 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         BadChunkError
             A chunk of X cannot be read.
         """
-        k = self._whole("n_clusters", 1)
-        max_iter, tol = self._whole("max_iter", 1), self._real("tol")
-        self._check_init(k)
+        k = self._check_options()
         opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
         self.seed_ = self._draw_seed()
         with fit:
-            summary, sample = fit.survey(k, sample_size(fit.rows, k, 0), self.seed_)
-            mean_variance = float(summary.variance.mean())
-            frame = Frame.of(summary.mean, np.full(fit.rows.d, np.sqrt(mean_variance)), fit.rows.dtype)
-            lloyd = Lloyd(frame, tol * mean_variance * float(frame.scale[0]) ** 2, max_iter)
-            algorithms, states = self._starts(k, fit, lloyd, summary, sample)
+            summary, sample = fit.survey(k, self._sample_rows(fit.rows, k, 0), self.seed_)
+            lloyd = self._lloyd(fit, summary)
+            algorithms, states = self._starts(k, fit, lloyd, summary.rows, sample)
             ended = fit.run(algorithms, states, "lloyd", "inertia")
         best = min(ended, key=lambda state: state.cost)
-        self._keep(best, frame, opened, sample_dims)
-        self._warn(best)
+        self._keep(best, lloyd.frame, opened, sample_dims)
+        self._warn(best, accelerated=hasattr(best, "rejected"))
         self._remember(fit)
         if labels_to is not None:
             write_rows(self.predict(opened, sample_dims=sample_dims), labels_to)
         return self
+
+    def partial_fit(
+        self, X: Source, y: Any = None, sample_weight: Any = None, *, sample_dims: Any = None, variables: Any = None
+    ) -> Self:
+        """Go on with rows that arrived later, in one pass over them; the first call is `fit`.
+
+        Each centre becomes the mean of all rows that were ever assigned to it, so that its steps decrease (mini-batch
+        K-means, Sculley 2010). A model that was saved goes on where it stopped. `inertia_` is that of these rows before
+        the step.
+
+        Parameters
+        ----------
+        X, y, sample_weight, sample_dims, variables
+            As for `fit`.
+
+        Raises
+        ------
+        InputError, InputTypeError, FeatureError, UnitsError
+            X cannot be used, or has other features than the rows before.
+        """
+        if not hasattr(self, "cluster_centers_"):
+            return self.fit(X, y, sample_weight, sample_dims=sample_dims, variables=variables)
+        self._check_options()
+        opened, fit = self._begin(X, sample_weight, sample_dims, variables, history=self.history_)
+        frame = _frame(self.cluster_centers_, fit.rows.dtype)
+        centres = frame.enter(self.cluster_centers_)
+        with fit:
+            found = fit.ask(Assign(Centroids(centres), frame), "batch")
+        mass = np.asarray(self.cluster_weights_) + found.mass
+        step = (found.first - found.mass[:, None] * centres) / np.where(mass > 0, mass, 1.0)[:, None]
+        self.cluster_centers_, self.cluster_weights_ = frame.leave(centres + step), mass
+        self.inertia_ = float(found.cost) / float(frame.scale[0]) ** 2
+        self.n_iter_, self.converged_, self.gap_estimate_ = self.n_iter_ + 1, False, np.nan
+        self._labels, self._fitted_on = None, (opened, sample_dims)
+        return self._remember(fit)
+
+    def _check_options(self) -> int:
+        k = self._whole("n_clusters", 1)
+        self._whole("max_iter", 1)
+        self._real("tol")
+        self._check_init(k)
+        self._check_patience()
+        return k
+
+    def _lloyd(self, fit: Fit, summary: Summary) -> Lloyd:
+        """The iteration that suits rows which lie so."""
+        variance = float(summary.variance.mean())
+        frame = Frame.of(summary.mean, np.full(fit.rows.d, np.sqrt(variance)), fit.rows.dtype)
+        return Lloyd(frame, float(self.tol) * variance * float(frame.scale[0]) ** 2, int(self.max_iter))
 
     def _check_init(self, k: int) -> None:
         if isinstance(self.init, str):
@@ -190,7 +267,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
             self._whole("n_init", 1)
 
     def _starts(
-        self, k: int, fit: Fit, lloyd: Lloyd, summary: Summary, sample: Sample
+        self, k: int, fit: Fit, lloyd: Lloyd, total: int, sample: Sample
     ) -> tuple[list[Algorithm[Any, Any]], list[Any]]:
         """One algorithm and state for each start."""
         frame, init = lloyd.frame, self.init
@@ -205,24 +282,51 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
                     f"explicit initial centres: one start instead of n_init={n_init}", RuntimeWarning, stacklevel=3
                 )
             model = Centroids(self._given(init, k, fit, frame))
+            lloyd = replace(lloyd, max_iter=self._left(fit, lloyd.max_iter))
             return [lloyd], [lloyd.start(model)]
-        x, w = frame.enter(sample.x.astype(np.float64)), sample.w
+        parallel = isinstance(init, str) and init == "k-means||"
+        lloyd = replace(lloyd, max_iter=self._left(fit, lloyd.max_iter, ROUNDS + 1 if parallel else 0))
+        accelerated = self._accelerates(int(self.max_iter), total, sample)
+        if accelerated and isinstance(init, str) and init == "auto":
+            faster = accelerated_lloyd(lloyd, self.gap_tol)
+            with fit.sampling():
+                model = self._raced(n_init if n_init > 1 else 0, fit, lloyd, total, sample)[0].model
+            return [faster], [faster.start(model)]
         algorithms: list[Algorithm[Any, Any]] = []
         states = []
         for start in range(n_init):
             rng = np.random.default_rng([self.seed_, start])
-            algorithm: Algorithm[Any, Any] = replace(lloyd, start_number=start)
-            if callable(init):
-                legacy = np.random.RandomState(rng.integers(2**31))
-                centres = frame.enter(np.asarray(init(sample.x, k, random_state=legacy), dtype=np.float64))
-            elif init == "k-means||":
-                seeding = ParallelSeeding(k, frame, fit.rows.dtype, int(rng.integers(2**31)))
-                algorithm, centres = Chain(seeding, algorithm), random_rows(x, w, 1, rng)
-            else:
-                centres = (random_rows if init == "random" else plus_plus)(x, w, k, rng)
+            own = replace(lloyd, start_number=start)
+            algorithm: Algorithm[Any, Any] = accelerated_lloyd(own, self.gap_tol) if accelerated else own
+            if parallel:
+                seeding = ParallelSeeding(k, frame, fit.rows.dtype, int(rng.integers(2**31)), ROUNDS)
+                algorithm = Chain(seeding, algorithm)
             algorithms.append(algorithm)
-            states.append(algorithm.start(Centroids(centres)))
+            states.append(algorithm.start(self._drawn(1 if parallel else k, frame, sample, rng)))
         return algorithms, states
+
+    def _drawn(self, k: int, frame: Frame, sample: Sample, rng: np.random.Generator) -> Centroids:
+        """Centres from rows of the sample, or from the user's function."""
+        if callable(self.init):
+            legacy = np.random.RandomState(rng.integers(2**31))
+            centres = np.asarray(self.init(sample.x, k, random_state=legacy), dtype=np.float64)
+            return Centroids(frame.enter(centres))
+        x = frame.enter(sample.x.astype(np.float64))
+        random = isinstance(self.init, str) and self.init in ("random", "k-means||")
+        return Centroids((random_rows if random else plus_plus)(x, sample.w, k, rng))
+
+    def _raced(self, starts: int, fit: Fit, lloyd: Lloyd, total: int, sample: Sample) -> list[Raced]:
+        """Several starts, the best first, after as much of Lloyd's iteration on the sample as the passes are worth."""
+        k = int(self.n_clusters)
+        rungs = ladder(total, len(sample), ROWS_PER_CLUSTER * k, starts, whole=self.sample_size != "auto")
+        few = sample.best(rungs[0].rows)
+        rngs = [np.random.default_rng([self.seed_, start]) for start in range(rungs[0].racers)]
+        drawn = [Centroids(plus_plus(lloyd.frame.enter(few.x.astype(np.float64)), few.w, k, rng)) for rng in rngs]
+
+        def runner(rung: Rung) -> Accelerated:
+            return accelerated_lloyd(replace(lloyd, max_iter=rung.passes), rung.gap_tol)
+
+        return race(runner, drawn, sample, rungs, fit, merit=lambda state: -state.cost)
 
     def _given(self, init: Any, k: int, fit: Fit, frame: Frame) -> Array:
         """Centres (k, d) in the frame, from centres, labels or a fitted model."""
@@ -255,11 +359,14 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         self.cluster_weights_ = best.mass
         self.n_iter_ = best.n_iter
         self.converged_ = best.outcome is Outcome.converged
+        self.gap_estimate_ = best.gap
         self._n_features_out = len(self.cluster_centers_)
         self._labels = None
         self._fitted_on = (X, sample_dims)
 
-    def _warn(self, best: LloydState) -> None:
+    def _warn(self, best: LloydState, accelerated: bool) -> None:
+        if accelerated and not self.converged_:
+            self._warn_unfinished("of the inertia")
         if best.relocated_in_all:
             warnings.warn(
                 f"{best.relocated_in_all} times a cluster lost all its rows and was moved to one of the rows farthest "

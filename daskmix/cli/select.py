@@ -1,0 +1,93 @@
+"""`daskmix select`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import click
+
+from daskmix.cli.options import how_to_keep, how_to_run, numbers, what_to_read
+from daskmix.cli.places import connected, free, opened
+from daskmix.cli.text import facts, print_facts, print_table
+
+
+@click.command()
+@click.argument("source", metavar="INPUT")
+@what_to_read
+@click.option("--weights", metavar="NAME", help="A variable over some of the sampled dims: how often each row counts.")
+@click.option("--model", "kind", required=True, type=click.Choice(["kmeans", "gmm"]), help="K-means or mixture.")
+@click.option("-k", "ks", required=True, callback=numbers, metavar="FROM-TO", help="Numbers to try, as 2-12 or 2,4,8.")
+@click.option(
+    "--covariance-type",
+    "structures",
+    multiple=True,
+    type=click.Choice(["full", "tied", "diag", "spherical"]),
+    help="A shape of covariances to try; repeat it for more. full, diag and tied by default.",
+)
+@click.option("--n-init", type=click.IntRange(min=1), default=3, show_default=True, help="Starts of each model.")
+@click.option(
+    "--criterion",
+    type=click.Choice(["bic", "aic", "icl", "calinski-harabasz", "davies-bouldin", "silhouette"]),
+    help="What to choose by; bic (gmm) or calinski-harabasz (kmeans) by default.",
+)
+@click.option("--missing", type=click.Choice(["raise", "drop"]), help="What to do about rows with NaN; raise.")
+@click.option("--random-state", type=click.IntRange(0, 2**32 - 1), help="Seed, to get the same model again.")
+@click.option("--out", required=True, metavar="STORE", help="Where to write the best model.")
+@how_to_keep
+@how_to_run
+@click.option("--quiet", is_flag=True, help="No progress.")
+def select(
+    source: str,
+    variables: Sequence[str],
+    sample_dims: Sequence[str] | None,
+    weights: str | None,
+    kind: str,
+    ks: Sequence[int],
+    structures: Sequence[str],
+    n_init: int,
+    criterion: str | None,
+    out: str,
+    scheduler: str | None,
+    overwrite: bool,
+    quiet: bool,
+    cache: Literal["auto", "memory", "disk", "off"],
+    cache_limit: int | None,
+    scratch: str | None,
+    **options: Any,
+) -> None:
+    """Fit many models to INPUT in shared passes, and write the best.
+
+    \b
+    Examples:
+      daskmix select ocean.zarr --variable temp --variable salt --model gmm -k 2-12 --out best.zarr
+      daskmix select ocean.zarr --model kmeans -k 2,4,8,16 --criterion silhouette --out best.zarr
+    """
+    from daskmix import Run
+    from daskmix import select as selected
+
+    if kind == "kmeans" and structures:
+        raise click.UsageError("--covariance-type is for mixtures; leave it out, or pass --model gmm")
+    progress: Literal["terminal", "log"] = "terminal" if sys.stderr.isatty() else "log"
+    run = Run(cache, cache_limit, scratch, progress=False if quiet else progress)
+    given = {name: value for name, value in options.items() if value is not None}
+    tried: dict[str, Any] = {"n_clusters": ks} if kind == "kmeans" else {"n_components": ks}
+    if structures:
+        tried["covariance_type"] = structures
+    free([out], overwrite, inputs=[source])
+    with connected(scheduler):
+        X, weight = opened(source, variables, weights)
+        found = selected(
+            X, **tried, n_init=n_init, criterion=criterion, sample_weight=weight, sample_dims=sample_dims,
+            run=run, **given,
+        )  # fmt: skip
+        found.best_.save(out, overwrite=overwrite)
+    winners = found.table_.isel(init=0).to_dataframe().reset_index().drop(columns="init")
+    print_table(list(winners.columns), [[_shown(value) for value in row] for row in winners.to_numpy()])
+    click.echo()
+    print_facts(facts(found.best_) | {"chosen by": found.criterion, "model written": out})
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.8g}" if isinstance(value, float) else str(value)

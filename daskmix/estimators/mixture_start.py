@@ -1,0 +1,238 @@
+"""Where the fits of mixtures start: given, drawn from the sample, or the winner of a race there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from daskmix.algorithms.acceleration import Accelerated, LocalSteps
+from daskmix.algorithms.em import EM
+from daskmix.algorithms.lloyd import Lloyd
+from daskmix.algorithms.seeding import plus_plus, random_rows
+from daskmix.block import Array
+from daskmix.centroids import Centroids
+from daskmix.covariance import Covariance, Diagonal, Full, Spherical, Structure, Tied
+from daskmix.errors import CollapsedComponentError, InputError
+from daskmix.fitting import Fit, sampled
+from daskmix.kernels import Frame, Order
+from daskmix.kernels.reference import moments, nearest
+from daskmix.mixture import Learn, Mixture, Moments, Origin, n_parameters
+from daskmix.race import Raced, Rung, ladder, local_steps, race
+from daskmix.rows import beside
+from daskmix.sampling import Sample, Summary
+
+if TYPE_CHECKING:
+    from daskmix.estimators.gaussian_mixture import GaussianMixture
+
+STRUCTURES: dict[str, Structure] = {
+    "full": Full(),
+    "tied": Tied(),
+    "diag": Diagonal(),
+    "spherical": Spherical(),
+    "VVV": Full(),
+    "EEE": Tied(),
+    "VVI": Diagonal(),
+    "VII": Spherical(),
+}
+ROWS_PER_PARAMETER = 5  # at least, where starts race on the sample
+AUTO_FLOOR = 1e-6  # of each feature's variance
+
+
+def fitting_frame(summary: Summary, structure: Structure, dtype: np.dtype) -> Frame:
+    variance = summary.variance
+    if structure.common_scale:
+        variance = np.full_like(variance, variance.mean())
+    return Frame.of(summary.mean, np.sqrt(variance), dtype)
+
+
+def smoothing(summary: Summary, reg_covar: float | None) -> Array:
+    """The smoothing of each feature: (d,), in the units of X."""
+    if reg_covar is not None:
+        return np.full(len(summary.mean), reg_covar)
+    variance = summary.variance
+    # What rounding leaves of a constant feature's variance is not one; any number will do in its place.
+    varies = variance > (1e-12 * np.maximum(np.abs(summary.low), np.abs(summary.high))) ** 2
+    return AUTO_FLOOR * np.where(varies, variance, 1.0)
+
+
+class MixtureStart:
+    """Where the starts of one fit come from."""
+
+    def __init__(
+        self, face: GaussianMixture, k: int, structure: Structure, fit: Fit, em: EM, summary: Summary, sample: Sample
+    ) -> None:
+        self.face, self.k, self.structure, self.fit, self.em = face, k, structure, fit, em
+        self.frame, self.summary, self.sample = em.frame, summary, sample
+        self.variance = np.where(summary.variance > 0, summary.variance, 1.0) * em.frame.scale**2
+
+    @cached_property
+    def x(self) -> Array:
+        """The sample in the frame: made when it is needed, for a race needs few rows of it."""
+        return self.frame.enter(self.sample.x.astype(np.float64))
+
+    @staticmethod
+    def of(face: GaussianMixture, fit: Fit, summary: Summary, sample: Sample) -> MixtureStart:
+        """From parameters of the face that have been checked."""
+        k, structure, dtype = int(face.n_components), STRUCTURES[face.covariance_type], fit.rows.dtype
+        frame = fitting_frame(summary, structure, dtype)
+        reg_covar = None if isinstance(face.reg_covar, str) else float(face.reg_covar)
+        floor = smoothing(summary, reg_covar) * frame.scale**2
+        em = EM(frame, dtype, floor, float(face.tol), int(face.max_iter))
+        return MixtureStart(face, k, structure, fit, em, summary, sample)
+
+    @property
+    def parameters(self) -> int:
+        """Free parameters of the mixture."""
+        return n_parameters(self.k, self.fit.rows.d, self.structure)
+
+    def among(self, sample: Sample) -> MixtureStart:
+        """The same on other rows."""
+        return MixtureStart(self.face, self.k, self.structure, self.fit, self.em, self.summary, sample)
+
+    def given(self) -> bool:
+        """Whether the user says where to start."""
+        face = self.face
+        explicit = (face.weights_init, face.means_init, face.precisions_init)
+        warm = face.warm_start and hasattr(face, "means_")
+        return warm or not isinstance(face.init_params, str) or any(value is not None for value in explicit)
+
+    def raced(self, starts: int, total: int) -> list[Raced]:
+        """Several starts, the best first, after as much of EM on the sample as the passes are worth."""
+        least = ROWS_PER_PARAMETER * self.parameters
+        rungs = ladder(total, len(self.sample), least, starts, whole=self.face.sample_size != "auto")
+        with self.fit.sampling():
+            few = self.among(self.sample.best(rungs[0].rows)).models(rungs[0].racers)
+
+            def runner(rung: Rung) -> Accelerated:
+                return Accelerated(replace(self.em, tol=0.0, max_iter=rung.passes), rung.gap_tol)
+
+            return race(runner, few, self.sample, rungs, self.fit, merit=lambda state: state.score)
+
+    def accelerated(self, max_iter: int, total: int) -> Accelerated:
+        """EM, accelerated, with steps on the sample after each pass where that has rows enough."""
+        em = replace(self.em, tol=0.0, max_iter=max_iter)
+        rows, steps = local_steps(total, len(self.sample), self.parameters)
+        if steps == 1:
+            return Accelerated(em, self.face.gap_tol)
+        local = LocalSteps(em, self.fit.part_of(self.sample, rows), self.fit.ask_sample, steps)
+        return Accelerated(local, self.face.gap_tol)
+
+    def models(self, n_init: int) -> list[Mixture]:
+        """One mixture for each start, in the frame."""
+        face, init = self.face, self.face.init_params
+        if face.warm_start and hasattr(face, "means_"):
+            return [self._of_model(face)]
+        weights, means, precisions = self._explicit()
+        if hasattr(init, "fit"):
+            check_is_fitted(init)
+            if hasattr(init, "covariances_") and STRUCTURES.get(init.covariance_type) == self.structure:
+                return [self._overridden(self._of_model(init), weights, means, precisions)]
+            centres = init.means_ if hasattr(init, "means_") else init.cluster_centers_
+            first = self._near(self.frame.enter(self._shaped("init_params", centres, (self.k, self.fit.rows.d))))
+            return [self._overridden(first, weights, means, precisions)]
+        if not isinstance(init, str):
+            return [self._overridden(self._of_shares(np.asarray(init)), weights, means, precisions)]
+        if weights is not None and means is not None and precisions is not None:
+            return [Mixture(weights, means, precisions, self.structure)]
+        if means is not None:
+            return [self._overridden(self._near(means), weights, means, precisions)]
+        seeds = [np.random.default_rng([face.seed_, start]) for start in range(n_init)]
+        return [self._overridden(self._drawn(init, rng), weights, means, precisions) for rng in seeds]
+
+    def _explicit(self) -> tuple[Array | None, Array | None, Covariance | None]:
+        k, d = self.k, self.fit.rows.d
+        weights = means = precisions = None
+        if self.face.weights_init is not None:
+            weights = self._shaped("weights_init", self.face.weights_init, (k,))
+            if (weights < 0).any() or not np.isclose(weights.sum(), 1.0):
+                raise InputError(f"weights_init sums to {weights.sum():.6g}; weights must be positive and sum to 1")
+        if self.face.means_init is not None:
+            means = self.frame.enter(self._shaped("means_init", self.face.means_init, (k, d)))
+        if self.face.precisions_init is not None:
+            shape = {"full": (k, d, d), "pooled": (d, d), "diagonal": (k, d), "trace": (k,)}[self.structure.order.value]
+            given = self._shaped("precisions_init", self.face.precisions_init, shape)
+            matrices = self.structure.order in (Order.full, Order.pooled)
+            if not np.all(np.linalg.eigvalsh(given) > 0 if matrices else given > 0):
+                raise InputError("precisions_init must be positive definite")
+            precisions = self.structure.from_precisions(given).rescaled(self.frame.scale)
+        return weights, means, precisions
+
+    @staticmethod
+    def _shaped(name: str, given: Any, shape: tuple[int, ...]) -> Array:
+        values = np.asarray(given, dtype=np.float64)
+        if values.shape != shape:
+            raise InputError(f"{name} has shape {values.shape}, but {shape} is needed")
+        if not np.isfinite(values).all():
+            raise InputError(f"{name} holds NaN or infinity; every value must be finite")
+        return values
+
+    def _overridden(
+        self, model: Mixture, weights: Array | None, means: Array | None, covariance: Covariance | None
+    ) -> Mixture:
+        return replace(
+            model,
+            weights=model.weights if weights is None else weights,
+            means=model.means if means is None else means,
+            covariance=model.covariance if covariance is None else covariance,
+        )
+
+    def _of_model(self, fitted: Any) -> Mixture:
+        means = self._shaped("the start's means", fitted.means_, (self.k, self.fit.rows.d))
+        covariance = self.structure.covariance(fitted.covariances_, fitted.precisions_cholesky_)
+        model = Mixture(fitted.weights_, means, covariance, self.structure)
+        return model.rescaled(self.frame.scale, self.frame.enter(means))
+
+    def _drawn(self, init: str, rng: np.random.Generator) -> Mixture:
+        if init == "random":
+            share = rng.random((len(self.x), self.k))
+            return self._of_sample(share / share.sum(axis=1, keepdims=True))
+        if init == "random_from_data":
+            return self._near(random_rows(self.x, self.sample.w, self.k, rng))
+        centres = plus_plus(self.x, self.sample.w, self.k, rng)
+        if init == "k-means++":
+            return self._near(centres)
+        # K-means measures in the units of X, as scikit-learn's does.
+        units = 1.0 / self.frame.scale
+        plain = Frame(np.zeros(len(units)), np.ones(len(units)))
+        lloyd = Lloyd(plain, 1e-4 * float((self.variance * units**2).mean()))
+        centres = plus_plus(self.x * units, self.sample.w, self.k, rng)
+        rows = sampled(self.sample, self.x * units)
+        (ended,) = self.fit.on_sample([lloyd], [lloyd.start(Centroids(centres))], rows)
+        return self._near(ended.model.centres, units)
+
+    def _near(self, centres: Array, units: Array | float = 1.0) -> Mixture:
+        """Every row of the sample to its nearest centre."""
+        cluster, _ = nearest(self.x * units, centres)
+        return self._of_sample((cluster[:, None] == np.arange(self.k)).astype(np.float64))
+
+    def _of_sample(self, share: Array) -> Mixture:
+        share = share * self.sample.w[:, None]
+        return self._estimated(Moments(*moments(self.x, share, self.structure.order), 0.0, 0.0, Origin()))
+
+    def _of_shares(self, given: Array) -> Mixture:
+        total = self.fit.rows.total
+        if given.shape not in ((total,), (total, self.k)):
+            raise InputError(
+                f"init_params has shape {given.shape}; pass labels ({total},) or responsibilities ({total}, {self.k})"
+            )
+        plain, self.fit.rows = self.fit.rows, beside(self.fit.rows, given)
+        learn = Learn(self.k, self.structure.order, self.frame, labelled=given.ndim == 1)
+        answer = self.fit.ask(learn, "labels")
+        self.fit.rows = plain
+        return self._estimated(answer)
+
+    def _estimated(self, sums: Moments) -> Mixture:
+        empty = sums.mass <= 0
+        if empty.any():
+            # A start without rows: anywhere among the others, as wide as the data.
+            sums = replace(sums, mass=np.where(empty, 1e-3 * sums.mass.sum() / self.k, sums.mass))
+        floor = self.em.floor
+        try:
+            return sums.estimate(self.structure, floor)
+        except CollapsedComponentError:
+            # A start may be widened: it is only a start.
+            return sums.estimate(self.structure, np.maximum(floor, 1e-3 * self.variance))

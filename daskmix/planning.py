@@ -1,0 +1,189 @@
+"""`plan`: what a fit will cost, before anything is read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from dask.utils import format_bytes
+from sklearn.base import clone
+
+from daskmix.engines.local import TILE_BYTES
+from daskmix.errors import InputTypeError
+from daskmix.estimators import GaussianMixture, KMeans
+from daskmix.estimators.base import Source
+from daskmix.estimators.kmeans import ROUNDS
+from daskmix.mixture import n_parameters
+from daskmix.rows import Rows
+
+# Passes of a whole fit where it is accelerated, and of the textbook's; medians of docs/passes.md.
+ACCELERATED, TEXTBOOK = 10, 30
+PROCESS_BYTES = 64 << 20  # that a worker takes for code it compiles, and memory that is freed too late
+HEAVY = 0.1  # of what a task reads: then its answer is no small message any more
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit will cost. Numbers are None where the lengths of the chunks are not known beforehand.
+
+    Attributes
+    ----------
+    rows, chunks : int
+        Of the data.
+    tasks : int
+        In each pass.
+    accelerated : bool
+        Whether the fit goes beyond the textbook's iteration.
+    passes, passes_at_most : int
+        Reads of every chunk: as they usually come out, and what the options allow.
+    bytes_per_pass : int
+        Of the rows, decoded; passes after the first may find them in the cache.
+    sample_bytes : int
+        Of the sample, in the process that calls `fit`.
+    model_bytes, answer_bytes : int
+        What travels to a worker once in each pass, and back from each task.
+    task_bytes : int
+        Most that one task holds: the chunk it computes on, the next one, a tile and its answer.
+    worker_bytes : int
+        Most that a worker of `threads` holds, beside what it keeps in its cache.
+    warnings : tuple of str
+    """
+
+    rows: int | None
+    chunks: int
+    tasks: int
+    accelerated: bool | None
+    passes: int
+    passes_at_most: int
+    bytes_per_pass: int | None
+    sample_bytes: int
+    model_bytes: int
+    answer_bytes: int
+    task_bytes: int | None
+    worker_bytes: int | None
+    threads: int
+    warnings: tuple[str, ...]
+
+    def facts(self) -> dict[str, str]:
+        """The plan in words, line by line."""
+        unknown = "not known before the first pass"
+        rows = unknown if self.rows is None else f"{self.rows:,}"
+        return {
+            "rows": f"{rows}, in {self.chunks:,} chunks",
+            "passes": f"about {self.passes}, at most {self.passes_at_most}",
+            "bytes per pass": _size(self.bytes_per_pass, unknown),
+            "tasks per pass": f"{self.tasks:,}",
+            "sample": f"{format_bytes(self.sample_bytes)}, in this process",
+            "model": f"{format_bytes(self.model_bytes)}; {format_bytes(self.answer_bytes)} from each task",
+            "memory": _size(self.worker_bytes, unknown) + f" for a worker of {self.threads} threads, beside its cache",
+        }
+
+
+def _size(nbytes: int | None, unknown: str) -> str:
+    return unknown if nbytes is None else format_bytes(nbytes)
+
+
+def plan(
+    estimator: Any, X: Source, *, sample_dims: Any = None, variables: Any = None, threads: int | None = None
+) -> Plan:
+    """What `estimator.fit(X)` will cost: passes, bytes, tasks and memory. Only metadata are read.
+
+    Parameters
+    ----------
+    estimator : KMeans or GaussianMixture
+        As it would be fitted.
+    X, sample_dims, variables
+        As its `fit` takes them.
+    threads : int
+        Of a worker; the cores of this machine by default.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        X or an option cannot be used.
+    """
+    if not isinstance(estimator, KMeans | GaussianMixture):
+        raise InputTypeError(f"{type(estimator).__name__} is neither a KMeans nor a GaussianMixture")
+    face = clone(estimator)
+    k = face._check_options()
+    rows = face._rows(face._opened(X, variables), None, sample_dims, reset=True)
+    d = rows.d
+    parameters = 0 if isinstance(face, KMeans) else n_parameters(k, d, face._structure())
+    sample = face._sample_rows(rows, k, parameters)
+    if rows.total is not None:
+        sample = min(sample, rows.total)
+    accelerated = None if rows.total is None else rows.total > sample and _may_accelerate(face)
+    most = face.max_iter + 2 + _seeding(face)
+    if face.max_passes is not None:
+        most = min(most, face.max_passes)
+    usual = min(most, TEXTBOOK if accelerated is False else ACCELERATED)
+    model = 8 * k * (1 + d) if isinstance(face, KMeans) else 8 * (parameters + 1)
+    answer = _answer_bytes(face, k, d)
+    task = _task_bytes(rows, answer)
+    threads = threads or os.cpu_count() or 1
+    return Plan(
+        rows=rows.total,
+        chunks=sum(part.chunks for part in rows.parts),
+        tasks=len(rows.bundles),
+        accelerated=accelerated,
+        passes=usual,
+        passes_at_most=most,
+        bytes_per_pass=rows.nbytes,
+        sample_bytes=sample * d * rows.dtype.itemsize,
+        model_bytes=model,
+        answer_bytes=answer,
+        task_bytes=task,
+        worker_bytes=None if task is None else threads * task + PROCESS_BYTES,
+        threads=threads,
+        warnings=_warnings(rows, answer),
+    )
+
+
+def _may_accelerate(face: Any) -> bool:
+    """Whether the options leave it to the number of rows."""
+    start = face.init if isinstance(face, KMeans) else face.init_params
+    explicit = [getattr(face, name, None) for name in ("weights_init", "means_init", "precisions_init")]
+    drawn = (isinstance(start, str) or callable(start)) and all(value is None for value in explicit)
+    return bool(face.accelerate == "auto" and face.max_iter > 1 and drawn)  # a clone has nothing to go on from
+
+
+def _seeding(face: Any) -> int:
+    """Passes that the start takes."""
+    start = face.init if isinstance(face, KMeans) else face.init_params
+    if isinstance(start, str):
+        return ROUNDS + 1 if start == "k-means||" else 0
+    fitted_or_drawn = hasattr(start, "fit") or callable(start)
+    centres = isinstance(face, KMeans) and np.ndim(start) == 2 if not fitted_or_drawn else True
+    return 0 if centres else 1
+
+
+def _answer_bytes(face: Any, k: int, d: int) -> int:
+    """Of the statistics that a task sends back."""
+    second = 0
+    if isinstance(face, GaussianMixture):
+        second = {"trace": k, "diagonal": k * d, "full": k * d * d, "pooled": d * d}[face._structure().order.value]
+    return 8 * (k + k * d + second)
+
+
+def _task_bytes(rows: Rows, answer: int) -> int | None:
+    """Most that a task holds at once."""
+    sizes = [part.nbytes for part in rows.parts]
+    if None in sizes:
+        return None
+    # The chunk that is computed on, as it was read and clean; the next one, which is read meanwhile, and its codes.
+    chunks = 0 if rows.in_memory else 4 * max((size for size in sizes if size is not None), default=0)
+    return chunks + TILE_BYTES + 2 * answer
+
+
+def _warnings(rows: Rows, answer: int) -> tuple[str, ...]:
+    """What is better changed before the fit."""
+    found = []
+    each = None if rows.nbytes is None else rows.nbytes / max(1, len(rows.bundles))
+    if each is not None and answer > HEAVY * each:
+        found.append(
+            f"each task reads {format_bytes(int(each))} and answers with {format_bytes(answer)} of statistics: merging "
+            "them will dominate; take fewer components or features, diagonal covariances, or larger chunks"
+        )
+    return tuple(found)

@@ -1,0 +1,301 @@
+"""`select`: many models in shared passes, and the best of them by a criterion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from daskmix import criteria, plot
+from daskmix.algorithms.acceleration import accelerated_lloyd
+from daskmix.algorithms.base import Outcome
+from daskmix.algorithms.racing import Racing, RacingState
+from daskmix.centroids import Separate, Separation
+from daskmix.errors import CollapsedComponentError, InputError, not_one_of
+from daskmix.estimators import GaussianMixture, KMeans
+from daskmix.estimators.base import Source
+from daskmix.estimators.mixture_start import MixtureStart
+from daskmix.fitting import Fit
+from daskmix.kernels import Frame
+from daskmix.mixture import n_parameters
+from daskmix.reduction import Together
+from daskmix.sampling import Sample, Summary
+
+MIXTURES = {"bic": criteria.bic, "aic": criteria.aic, "icl": criteria.icl}
+CLUSTERS = ("calinski-harabasz", "davies-bouldin", "silhouette")
+OWN = ("init", "init_params", "weights_init", "means_init", "precisions_init", "warm_start", "accelerate")  # not to set
+SLACK = 5.0  # times p / (2 n_s), what the best model of a sample lacks in the mean
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What `select` found.
+
+    Attributes
+    ----------
+    best_ : GaussianMixture or KMeans
+        The best model, fitted.
+    table_ : xr.Dataset
+        All models, over n_components, covariance_type and init (n_clusters and init for K-means): `score` is the
+        criterion, `loglik` the mean log-likelihood of a row (`inertia` for K-means), `parameters` their number,
+        `passes` how many the model took part in, `outcome` how it ended: "converged", "exhausted", "dropped" (it could
+        not win any more), "sample" (another start was better on the sample, where its figures are from) or "failed".
+    criterion : str
+    history_ : list of dict
+        One record per pass over the rows.
+    """
+
+    best_: Any
+    table_: xr.Dataset
+    criterion: str
+    history_: list[dict[str, Any]]
+
+    @property
+    def n_passes_(self) -> int:
+        """Times that every chunk was read."""
+        return len(self.history_)
+
+    def plot(self, axes: Any = None) -> Any:
+        """The criterion of the best start over the number of components or clusters; the matplotlib axes."""
+        return plot.selection(self.table_, self.criterion, axes)
+
+
+def select(
+    X: Source,
+    n_components: Any = None,
+    covariance_type: Any = ("full", "diag", "EEE"),
+    *,
+    n_clusters: Any = None,
+    n_init: int = 3,
+    criterion: str | None = None,
+    sample_weight: Any = None,
+    sample_dims: Any = None,
+    variables: Any = None,
+    **options: Any,
+) -> Selection:
+    """Fit many models in shared passes and choose the best.
+
+    The starts of each model race on a sample of the rows; then all models go on together, so that each chunk is read
+    once for all of them. A mixture leaves when even with all that it may gain yet another one is better; the best five
+    always stay.
+
+    Parameters
+    ----------
+    X
+        As `fit` of the estimators takes it.
+    n_components : sequence of int
+        Numbers of components to try; 1 to 10 by default.
+    covariance_type : str or sequence of str
+        Covariance structures to try.
+    n_clusters : sequence of int
+        Numbers of clusters to try, each at least 2: K-means instead of mixtures.
+    n_init : int
+        Starts of each model, of which the best on the sample goes on.
+    criterion : {"bic", "aic", "icl"}, or {"calinski-harabasz", "davies-bouldin", "silhouette"} for K-means
+        What to choose by; "bic" or "calinski-harabasz" by default. The silhouette is the simplified one, of distances
+        to centres.
+    sample_weight, sample_dims, variables
+        As `fit` of the estimators takes them.
+    **options
+        Other parameters of GaussianMixture or KMeans, such as reg_covar, missing, random_state, max_passes and run.
+
+    Returns
+    -------
+    Selection
+
+    Raises
+    ------
+    InputError, InputTypeError
+        X or an option cannot be used.
+    CollapsedComponentError
+        No mixture could be fitted.
+    BadChunkError
+        A chunk of X cannot be read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.concatenate([rng.normal(m, 1, (500, 2)) for m in (-5, 0, 5)])
+    >>> select(X, range(1, 6), "full", random_state=0).best_.n_components
+    3
+    """
+    for name in OWN:
+        if name in options:
+            raise InputError(f"{name} is not for select, which draws its own starts; leave it out")
+    if isinstance(n_init, bool) or not isinstance(n_init, Integral) or n_init < 1:
+        raise InputError(f"n_init={n_init!r} must be a whole number, at least 1")
+    where = {"sample_weight": sample_weight, "sample_dims": sample_dims, "variables": variables}
+    if n_clusters is not None:
+        if n_components is not None:
+            raise InputError("pass n_components for mixtures or n_clusters for K-means, not both")
+        return _clusters(X, _numbers("n_clusters", n_clusters, 2), n_init, criterion or CLUSTERS[0], where, options)
+    names = [covariance_type] if isinstance(covariance_type, str) else list(covariance_type)
+    if not names:
+        raise InputError("covariance_type must name at least one structure")
+    ks = _numbers("n_components", range(1, 11) if n_components is None else n_components, 1)
+    return _mixtures(X, ks, names, n_init, criterion or "bic", where, options)
+
+
+def _numbers(name: str, given: Any, least: int) -> list[int]:
+    numbers = list(given) if np.iterable(given) else [given]
+    if not numbers or not all(isinstance(k, Integral) and int(k) >= least for k in numbers):
+        raise InputError(f"{name}={given!r} must name at least one whole number, none below {least}")
+    return sorted({int(k) for k in numbers})
+
+
+@dataclass
+class _Shared:
+    """One fit under way for many estimators."""
+
+    faces: Sequence[Any]
+    X: Source
+    fit: Fit
+
+    @staticmethod
+    def of(faces: Sequence[Any], X: Source, where: Mapping[str, Any]) -> _Shared:
+        for face in faces:
+            face._check_options()
+        opened, fit = faces[0]._begin(X, where["sample_weight"], where["sample_dims"], where["variables"])
+        seed = faces[0]._draw_seed()
+        for face in faces:
+            face.seed_ = seed
+        return _Shared(faces, opened, fit)
+
+    def survey(self, k: int, parameters: int) -> tuple[Summary, Sample]:
+        face = self.faces[0]
+        return self.fit.survey(k, face._sample_rows(self.fit.rows, k, parameters), face.seed_)
+
+    def passes_left(self, measured: int) -> int:
+        return self.faces[0]._left(self.fit, self.faces[0].max_iter, measured)
+
+    def winner(self, i: int) -> Any:
+        """The estimator, told of the features and of the passes."""
+        face, first = self.faces[i], self.faces[0]
+        for name in ("n_features_in_", "feature_names_in_", "feature_units_"):
+            if hasattr(first, name):
+                setattr(face, name, getattr(first, name))
+        return face._remember(self.fit)
+
+
+def _mixtures(
+    X: Source, ks: list[int], names: list[str], n_init: int, criterion: str, where: Mapping[str, Any], options: Any
+) -> Selection:
+    if criterion not in MIXTURES:
+        raise not_one_of("criterion", criterion, tuple(MIXTURES))
+    faces = [GaussianMixture(k, covariance_type=name, n_init=n_init, **options) for k in ks for name in names]
+    shared = _Shared.of(faces, X, where)
+    with shared.fit as fit:
+        most = max(n_parameters(face.n_components, fit.rows.d, face._structure()) for face in faces)
+        summary, sample = shared.survey(ks[-1], most)
+        starts = [MixtureStart.of(face, fit, summary, sample) for face in faces]
+        raced = [start.raced(n_init, summary.rows) for start in starts]
+
+        def worth(i: int, loglik: float, certainty: float) -> float:
+            return MIXTURES[criterion](loglik * summary.mass, summary.mass, starts[i].parameters, certainty)
+
+        left = shared.passes_left(0)
+        models = tuple(start.accelerated(left, summary.rows) for start in starts)
+        slack = tuple(
+            SLACK * start.parameters / (2 * max(1, own[0].rows)) for start, own in zip(starts, raced, strict=True)
+        )
+        racing = Racing(models, slack, worth)
+        began = racing.start([racers[0].model for racers in raced])
+        (ended,) = fit.run([racing], [began], "select", "log-likelihood")
+    outcomes = [_outcome(ended, i) for i in range(len(faces))]
+    loglik = [
+        state.value if outcome == "dropped" else state.score / summary.mass
+        for state, outcome in zip(ended.states, outcomes, strict=True)
+    ]
+    scores = [worth(i, own, ended.states[i].certainty) for i, own in enumerate(loglik)]
+    done = np.array([outcome in ("converged", "exhausted") for outcome in outcomes])
+    if not done.any():
+        raise CollapsedComponentError(next(state.why for state in ended.states if state.why))
+    best = int(np.argmin(np.where(done, scores, np.inf)))
+    face = shared.winner(best)
+    face._keep(ended.states[best], starts[best], summary.mass)
+    face._warn(accelerated=True)
+    columns = {
+        "score": _beside(scores, [[worth(i, r.merit, np.nan) for r in own] for i, own in enumerate(raced)], n_init),
+        "loglik": _beside(loglik, [[r.merit for r in own] for own in raced], n_init),
+        "parameters": _beside([s.parameters for s in starts], [[s.parameters] * n_init for s in starts], n_init),
+        "passes": _beside(ended.passes, [[0] * n_init for _ in starts], n_init),
+        "outcome": _beside(outcomes, [["sample"] * n_init for _ in starts], n_init),
+    }
+    table = _table({"n_components": ks, "covariance_type": names}, n_init, columns)
+    return Selection(face, table, criterion, fit.history)
+
+
+def _outcome(ended: RacingState, i: int) -> str:
+    state = ended.states[i]
+    return "dropped" if state.outcome is Outcome.running else str(state.outcome.value)
+
+
+def _beside(winners: Sequence[Any], others: Sequence[Sequence[Any]], n_init: int) -> list[list[Any]]:
+    """One row for each model: its winner, then the starts that lost on the sample."""
+    return [[winner, *its[1:n_init]] for winner, its in zip(winners, others, strict=True)]
+
+
+def _table(dims: Mapping[str, Sequence[Any]], n_init: int, columns: Mapping[str, Any]) -> xr.Dataset:
+    shape = (*(len(values) for values in dims.values()), n_init)
+    over = (*dims, "init")
+    return xr.Dataset(
+        {
+            name: (over, np.array(values, dtype=object if name == "outcome" else None).reshape(shape))
+            for name, values in columns.items()
+        },
+        coords={**dims, "init": np.arange(n_init)},
+    )
+
+
+def _clusters(
+    X: Source, ks: list[int], n_init: int, criterion: str, where: Mapping[str, Any], options: Any
+) -> Selection:
+    if criterion not in CLUSTERS:
+        raise not_one_of("criterion", criterion, CLUSTERS)
+    faces = [KMeans(k, n_init=n_init, **options) for k in ks]
+    shared = _Shared.of(faces, X, where)
+    with shared.fit as fit:
+        summary, sample = shared.survey(ks[-1], 0)
+        lloyd = faces[0]._lloyd(fit, summary)
+        with fit.sampling():
+            raced = [face._raced(n_init, fit, lloyd, summary.rows, sample) for face in faces]
+        models = [
+            accelerated_lloyd(replace(lloyd, start_number=i, max_iter=shared.passes_left(1)), face.gap_tol)
+            for i, face in enumerate(faces)
+        ]
+        began = [model.start(racers[0].model) for model, racers in zip(models, raced, strict=True)]
+        ended = fit.run(models, began, "select", "inertia")
+        apart = fit.ask(Together(tuple(Separate(state.model, lloyd.frame) for state in ended)), "separate")
+    scatter = float(summary.scatter.sum())
+    scores = [_separated(criterion, state, own, scatter, lloyd.frame) for state, own in zip(ended, apart, strict=True)]
+    if np.isnan(scores).all():
+        raise InputError(f"{criterion} is not defined for any of these: too few rows, or too little weight")
+    best = int(np.nanargmin(scores) if criterion == "davies-bouldin" else np.nanargmax(scores))
+    face = shared.winner(best)
+    face._keep(ended[best], lloyd.frame, shared.X, where["sample_dims"])
+    face._warn(ended[best], accelerated=True)
+    inertia = [[-racer.merit * summary.mass for racer in own] for own in raced]
+    asked = [state.n_iter + (state.settled is not None) for state in ended]
+    columns = {
+        "score": _beside(scores, [[np.nan] * n_init for _ in ks], n_init),
+        "inertia": _beside([state.cost for state in ended], inertia, n_init),
+        "parameters": _beside([k * fit.rows.d for k in ks], [[k * fit.rows.d] * n_init for k in ks], n_init),
+        "passes": _beside(asked, [[0] * n_init for _ in ks], n_init),
+        "outcome": _beside([str(state.outcome.value) for state in ended], [["sample"] * n_init for _ in ks], n_init),
+    }
+    return Selection(face, _table({"n_clusters": ks}, n_init, columns), criterion, fit.history)
+
+
+def _separated(criterion: str, state: Any, apart: Separation, scatter: float, frame: Frame) -> float:
+    mass = float(apart.mass.sum())
+    if criterion == "silhouette":
+        return apart.silhouette / mass
+    if criterion == "calinski-harabasz":
+        return criteria.calinski_harabasz(state.cost, scatter, mass, state.model.k)
+    filled = apart.mass > 0
+    return criteria.davies_bouldin(state.model.centres[filled], apart.distance[filled] / apart.mass[filled])

@@ -1,0 +1,151 @@
+"""`select`: many models in shared passes."""
+
+import threading
+
+import dask.array as da
+import numpy as np
+import pytest
+from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
+
+from daskmix import GaussianMixture, Run, select
+from daskmix.centroids import Centroids, Separate
+from daskmix.errors import InputError
+from daskmix.kernels import Frame, compiled
+from daskmix.testing import block_of, check_reduction, check_weights_are_repeats
+
+TYPES = ("full", "tied", "diag", "spherical")
+
+
+def planted(n=6000, k=4, seed=0):
+    """Diagonal clusters of different shapes, one after the other."""
+    rng = np.random.default_rng(seed)
+    centres = 8 * np.eye(4, 3) + np.arange(3)
+    return np.concatenate([c + rng.standard_normal((n // k, 3)) * (0.5 + rng.random(3)) for c in centres])
+
+
+X = planted()
+
+
+@pytest.fixture(scope="module")
+def mixtures():
+    return select(da.from_array(X, chunks=(1000, 3)), range(2, 7), TYPES, n_init=2, random_state=0)
+
+
+def test_the_choice_is_that_of_all_fits_one_by_one(mixtures):
+    scores = {
+        (k, name): GaussianMixture(k, covariance_type=name, n_init=3, tol=1e-7, max_iter=500, random_state=0)
+        .fit(X)
+        .bic()
+        for k in range(2, 7)
+        for name in TYPES
+    }
+    best = min(scores, key=scores.get)
+    assert (mixtures.best_.n_components, mixtures.best_.covariance_type) == best == (4, "diag")
+    assert mixtures.best_.bic() <= scores[best] + 1e-3
+    table = mixtures.table_
+    own = table["score"].sel(n_components=4, covariance_type="diag", init=0).item()
+    np.testing.assert_allclose(own, mixtures.best_.bic(), rtol=1e-9)
+
+
+def test_models_that_cannot_win_leave_and_the_best_five_stay(mixtures):
+    table = mixtures.table_.isel(init=0)
+    outcome = table["outcome"].values
+    assert table.sizes == {"n_components": 5, "covariance_type": 4}
+    assert (outcome == "dropped").sum() >= 5
+    finished = table["score"].values[outcome != "dropped"]
+    assert len(finished) >= 5
+    assert table["score"].values.min() == finished.min()
+    assert (table["passes"].values >= 1).all()
+    assert (mixtures.table_["outcome"].isel(init=1) == "sample").all()
+    assert mixtures.table_["loglik"].notnull().all()
+
+
+def test_every_chunk_is_read_once_in_a_pass_for_all_models():
+    reads, lock = np.zeros(6, int), threading.Lock()
+
+    def counted(block, block_info=None):
+        if block_info:
+            with lock:
+                reads[block_info[0]["chunk-location"][0]] += 1
+        return block
+
+    rows = da.from_array(X, chunks=(1000, 3)).map_blocks(counted, dtype=float, meta=np.empty((0, 3)))
+    found = select(rows, range(1, 5), ("full", "diag"), n_init=2, random_state=0, run=Run(cache="off"))
+    assert set(reads) == {found.n_passes_}
+    assert found.n_passes_ < 30
+    assert found.history_[1]["live"] == 8
+
+
+def test_a_budget_of_passes_is_kept():
+    found = select(X, range(1, 4), "full", max_passes=3, random_state=0)
+    assert found.n_passes_ <= 3
+    assert np.isfinite(found.best_.lower_bound_)
+
+
+@pytest.mark.parametrize("criterion", ["aic", "icl"])
+def test_other_criteria_choose_by_themselves(criterion):
+    found = select(X, range(3, 6), ("diag", "spherical"), criterion=criterion, random_state=0)
+    best = found.best_
+    table = found.table_.isel(init=0)
+    np.testing.assert_allclose(table["score"].min().item(), getattr(best, criterion)(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("criterion", ["calinski-harabasz", "davies-bouldin", "silhouette"])
+def test_clusters_are_judged_as_scikit_learn_judges_them(criterion):
+    found = select(X, n_clusters=range(2, 7), criterion=criterion, random_state=0)
+    best = found.best_
+    assert best.n_clusters == 4
+    score = found.table_["score"].sel(n_clusters=4, init=0).item()
+    labels = best.labels_
+    if criterion == "calinski-harabasz":
+        right = calinski_harabasz_score(X, labels)
+    elif criterion == "davies-bouldin":
+        right = davies_bouldin_score(X, labels)
+    else:
+        two = np.sort(np.linalg.norm(X[:, None] - best.cluster_centers_, axis=2), axis=1)[:, :2]
+        right = ((two[:, 1] - two[:, 0]) / two[:, 1]).mean()
+    np.testing.assert_allclose(score, right, rtol=1e-6)
+
+
+def test_separation_obeys_the_laws_of_a_reduction():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 3))
+    question = Separate(Centroids(x[:4]), Frame(np.full(3, 0.5), np.ones(3)))
+    check_reduction(question, block_of(x), 13, compiled)
+    check_weights_are_repeats(question, x, rng.integers(0, 3, 40), compiled)
+
+
+def test_a_selection_draws_itself(mixtures):
+    axes = mixtures.plot()
+    assert len(axes.get_lines()) == len(TYPES)
+    assert axes.get_ylabel() == "bic"
+    clusters = select(X, n_clusters=(2, 3), random_state=0).plot()
+    assert clusters.get_xlabel() == "n_clusters"
+
+
+def test_features_keep_their_names():
+    pandas = pytest.importorskip("pandas")
+    found = select(pandas.DataFrame(X, columns=["a", "b", "c"]), (1, 2), "full", random_state=0)
+    assert list(found.best_.feature_names_in_) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"n_components": []}, "n_components"),
+        ({"n_components": (0, 1)}, "n_components"),
+        ({"n_clusters": (1, 2)}, "n_clusters"),
+        ({"n_clusters": (2, 3), "n_components": (1, 2)}, "not both"),
+        ({"criterion": "dic"}, "criterion"),
+        ({"n_clusters": (2, 3), "criterion": "bic"}, "criterion"),
+        ({"covariance_type": ()}, "covariance_type"),
+        ({"covariance_type": "round"}, "covariance_type"),
+        ({"n_components": (1.5, 2)}, "n_components"),
+        ({"n_init": "auto"}, "n_init"),
+        ({"means_init": X[:2]}, "means_init"),
+        ({"n_clusters": (2, 3), "accelerate": "none"}, "accelerate"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused(given, told):
+    with pytest.raises(InputError, match=told):
+        select(X, **given)
