@@ -26,8 +26,9 @@ MOST = 1 << 16  # tasks of a pass: beyond, they grow with the data, for one sche
 
 
 def bundle_bytes(nbytes: int) -> int:
-    """How much of so many bytes one task reads."""
-    return min(max(nbytes // SHARES, SMALL), max(LARGE, nbytes // MOST))
+    """How much of so many bytes one task reads: all tasks about the same, for the last one would hold up a pass."""
+    most = min(max(nbytes // SHARES, SMALL), max(LARGE, nbytes // MOST))
+    return -(-nbytes // max(1, -(-nbytes // most)))
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def from_memory(arrays: Sequence[Array], axes: int, w: Array | None, missing: Mi
     d = sum(prod(a.shape[axes:]) for a in arrays)
     dtype = np.result_type(*(working_dtype(a.dtype) for a in arrays))
     nbytes = sum(a.nbytes for a in arrays)
-    length = max(1, int(grid[0] * bundle_bytes(nbytes) / max(nbytes, 1))) if grid[0] else 1
+    length = max(1, -(-grid[0] * bundle_bytes(nbytes) // max(nbytes, 1))) if grid[0] else 1
     parts = []
     for number, a in enumerate(range(0, grid[0], length)):
         b = min(a + length, grid[0])

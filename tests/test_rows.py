@@ -20,6 +20,8 @@ from zarr.storage import LocalStore, MemoryStore, WrapperStore
 from daskmix import GaussianMixture, KMeans, Run
 from daskmix.block import Missing
 from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError
+from daskmix.rows import from_memory
+from daskmix.sources.dask import rows_from_dask_array
 from daskmix.sources.zarr import of_array, rows_from_stored_array
 
 N, NAMES = 600, ["a", "b", "c"]
@@ -572,3 +574,18 @@ def test_whole_weights_are_repeats(lazy):
     a = GaussianMixture(3, **options).fit(x, sample_weight=WEIGHTS)
     b = GaussianMixture(3, **options).fit(repeated)
     assert_same(a, b)
+
+
+@given(st.integers(1, 60), st.integers(1, 64))
+@settings(deadline=None, max_examples=60)
+def test_no_task_reads_much_more_than_the_others(chunks, mebibytes_of_all):
+    # Where the last task is small the one before it is alone at the end of a pass.
+    rows = (mebibytes_of_all << 20) // 8
+    x = da.zeros((rows, 1), chunks=(-(-rows // chunks), 1))
+    sizes = [sum(part.nbytes for part in bundle) for bundle in rows_from_dask_array(x, None, Missing.refuse).bundles]
+    largest = max(block * 8 for block in x.chunks[0])
+    assert max(sizes) <= max(8 << 20, largest)
+    assert max(sizes[:-1], default=0) - min(sizes[:-1], default=0) <= largest
+    memory = from_memory([np.broadcast_to(0.0, (rows, 1))], 1, None, Missing.refuse)
+    lengths = [part.place.rows for part in memory.parts]
+    assert max(lengths) - min(lengths) <= len(lengths)
