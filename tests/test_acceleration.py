@@ -168,7 +168,7 @@ def test_no_kept_model_is_worse_than_the_one_before(structure):
 def test_it_ends_where_em_ends_in_fewer_passes(structure):
     x = blobs(apart=3.0)
     worse, ratios = 0, []
-    for seed in range(5):
+    for seed in range(3):
         plain = told(em(tol=1e-9), x, rough_start(x, structure, seed))
         faster = told(Accelerated(em(), 1e-8), x, rough_start(x, structure, seed))
         # From a raw start a guess may lead to another optimum, a better or a worse one.
@@ -362,7 +362,7 @@ def test_the_same_rows_are_drawn_whatever_the_chunks(kind):
 
 def test_a_start_from_the_sample_lies_as_near_as_its_size_promises():
     gaps = []
-    for seed in range(8):
+    for seed in range(4):
         # One pass looks, one measures: the model is the sample's.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)

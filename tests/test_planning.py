@@ -69,10 +69,10 @@ def test_statistics_that_outweigh_the_rows_are_warned_about():
 FIT = """
 import sys, threading, time
 import dask, numpy as np, psutil
-from daskmix import GaussianMixture, KMeans, Run, plan
+from daskmix import GaussianMixture, Run, plan
 dask.config.set(scheduler="threads", num_workers=2)
 path = sys.argv[1]
-model = {model}
+model = GaussianMixture(8)
 model.set_params(run=Run(cache="off"), max_iter=3, random_state=0)
 planned = plan(model, path, threads=2)
 model.fit(np.random.default_rng(0).standard_normal((5000, 16)).astype(np.float32))  # compiles
@@ -91,11 +91,9 @@ print(peak - before, planned.worker_bytes + planned.sample_bytes)
 """
 
 
-@pytest.mark.parametrize("model", ["KMeans(8)", "GaussianMixture(8)"])
-def test_a_fit_takes_no_more_memory_than_planned(model, tmp_path):
+def test_a_fit_takes_no_more_memory_than_planned(tmp_path):
     path = write(tmp_path / "x.zarr", rows=1_500_000, d=16, chunk=250_000)  # chunks of 16 MB
-    code = FIT.format(model=model)
-    out = subprocess.run([sys.executable, "-W", "ignore", "-c", code, path], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-W", "ignore", "-c", FIT, path], capture_output=True, text=True, check=True)
     taken, planned = map(int, out.stdout.split())
     assert planned / 6 < taken <= planned
 
