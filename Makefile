@@ -31,7 +31,7 @@ unit: env
 
 # Spark (which needs Java) and scikit-learn-intelex are timed where they are installed, and are not in the lock:
 #   .venv/bin/pip install pyspark scikit-learn-intelex
-bench: env  ## ratios to peers and to the limits of this machine, in one run of about an hour; writes docs/performance.md
+bench: env  ## ratios to peers and to the limits of this machine, in one run of hours; writes docs/performance.md
 	$(BIN)/python -m benchmarks --write docs/performance.md
 
 bench-scaling: env  ## a model of a pass, fitted and checked on this machine in five minutes; writes docs/scaling.md

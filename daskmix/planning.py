@@ -18,7 +18,7 @@ from daskmix.estimators.kmeans import ROUNDS
 from daskmix.mixture import n_parameters
 from daskmix.rows import Rows
 
-# Passes of a whole fit where it is accelerated, and of the textbook's; medians of docs/passes.md.
+# Passes of a whole fit where it is accelerated, and of the textbook's: no more than an idea, for data differ.
 ACCELERATED, TEXTBOOK = 10, 30
 PROCESS_BYTES = 64 << 20  # that a worker takes for code it compiles, and memory that is freed too late
 HEAVY = 0.1  # of what a task reads: then its answer is no small message any more

@@ -243,13 +243,8 @@ def _beside(winners: Sequence[Any], others: Sequence[Sequence[Any]], n_init: int
 def _table(dims: Mapping[str, Sequence[Any]], n_init: int, columns: Mapping[str, Any]) -> xr.Dataset:
     shape = (*(len(values) for values in dims.values()), n_init)
     over = (*dims, "init")
-    return xr.Dataset(
-        {
-            name: (over, np.array(values, dtype=object if name == "outcome" else None).reshape(shape))
-            for name, values in columns.items()
-        },
-        coords={**dims, "init": np.arange(n_init)},
-    )
+    variables = {name: (over, np.array(values).reshape(shape)) for name, values in columns.items()}
+    return xr.Dataset(variables, coords={**dims, "init": np.arange(n_init)})
 
 
 def _clusters(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import click
 
 from daskmix.cli.options import how_to_keep, how_to_run, what_to_fit, what_to_read
-from daskmix.cli.places import connected, free, opened
+from daskmix.cli.places import connected, free, opened, running
 from daskmix.cli.text import facts, print_facts
 
 
@@ -56,10 +55,7 @@ def fit(
       On a cluster:
         daskmix fit s3://bucket/x.zarr --model kmeans -k 64 --out model.zarr --scheduler tcp://10.0.0.1:8786
     """
-    from daskmix import Run
-
-    progress: Literal["terminal", "log"] = "terminal" if sys.stderr.isatty() else "log"
-    run = Run(cache, cache_limit, scratch, progress=False if quiet else progress)
+    run = running(cache, cache_limit, scratch, quiet)
     model = estimator(kind, k, run, options)
     free([out, labels_out], overwrite, inputs=[source])
     from daskmix import write_rows  # here, as everything below needs Dask and Zarr, which the lines above do not

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import click
 
 from daskmix.cli.options import how_to_keep, how_to_run, numbers, what_to_read
-from daskmix.cli.places import connected, free, opened
+from daskmix.cli.places import connected, free, opened, running
 from daskmix.cli.text import facts, print_facts, print_table
 
 
@@ -64,13 +63,11 @@ def select(
       daskmix select ocean.zarr --variable temp --variable salt --model gmm -k 2-12 --out best.zarr
       daskmix select ocean.zarr --model kmeans -k 2,4,8,16 --criterion silhouette --out best.zarr
     """
-    from daskmix import Run
     from daskmix import select as selected
 
     if kind == "kmeans" and structures:
         raise click.UsageError("--covariance-type is for mixtures; leave it out, or pass --model gmm")
-    progress: Literal["terminal", "log"] = "terminal" if sys.stderr.isatty() else "log"
-    run = Run(cache, cache_limit, scratch, progress=False if quiet else progress)
+    run = running(cache, cache_limit, scratch, quiet)
     given = {name: value for name, value in options.items() if value is not None}
     tried: dict[str, Any] = {"n_clusters": ks} if kind == "kmeans" else {"n_components": ks}
     if structures:
