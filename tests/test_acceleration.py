@@ -1,6 +1,7 @@
 """Fewer passes: coordinates, guesses, steps on a sample, and what they promise."""
 
 import pickle
+import threading
 import warnings
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from test_laws import QUICK, STRUCTURES, a_mixture
 
-from daskmix import GaussianMixture, KMeans
+from daskmix import GaussianMixture, KMeans, Run
 from daskmix.algorithms.acceleration import Accelerated, LocalSteps, accelerated_lloyd, saddle_free_step
 from daskmix.algorithms.base import Once, Outcome
 from daskmix.algorithms.em import EM
@@ -346,6 +347,22 @@ def test_an_accelerated_fit_counts_its_reads_and_its_work_on_the_sample():
     assert model.history_[1]["sample_rows"] > 5000
     assert model.history_[1]["sample_seconds"] > 0
     assert abs(model.gap_estimate_) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [GaussianMixture, KMeans])
+def test_an_accelerated_fit_reads_each_chunk_once_in_a_pass(kind):
+    reads, lock = np.zeros(6, int), threading.Lock()
+
+    def counted(block, block_info=None):
+        if block_info:
+            with lock:
+                reads[block_info[0]["chunk-location"][0]] += 1
+        return block
+
+    rows = da.from_array(ORDERED, chunks=(10_000, D)).map_blocks(counted, dtype=float, meta=np.empty((0, D)))
+    model = kind(5, sample_size=5000, random_state=0, run=Run(cache="off")).fit(rows)
+    assert model.history_[1]["sample_rows"] > 0
+    assert set(reads) == {model.n_passes_}
 
 
 @pytest.mark.parametrize("kind", [GaussianMixture, KMeans])
