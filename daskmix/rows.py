@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, groupby
 from itertools import product as cartesian
 from math import prod
+from operator import itemgetter
 from typing import Any
 
 import dask
@@ -21,14 +22,21 @@ from daskmix.errors import BadChunkError, DaskmixError, InputError, InputTypeErr
 
 SMALL = 8 << 20
 LARGE = 128 << 20
+EVEN = 16  # tasks, or a multiple, or a power of two below: where a thread gets fewer than others it waits for them
 SHARES = 512  # a pass is cut into about so many tasks, if they come out neither small nor large
 MOST = 1 << 16  # tasks of a pass: beyond, they grow with the data, for one scheduler hands out all of them
 
 
-def bundle_bytes(nbytes: int) -> int:
-    """How much of so many bytes one task reads: all tasks about the same, for the last one would hold up a pass."""
+def bundles_of(nbytes: int) -> int:
+    """How many tasks read so many bytes: a number that shares out evenly among the usual numbers of threads."""
     most = min(max(nbytes // SHARES, SMALL), max(LARGE, nbytes // MOST))
-    return -(-nbytes // max(1, -(-nbytes // most)))
+    least = max(1, -(-nbytes // most))
+    return -(-least // EVEN) * EVEN if least > EVEN else 1 << (least - 1).bit_length()
+
+
+def bundle_bytes(nbytes: int) -> int:
+    """How much of so many bytes one task reads."""
+    return -(-nbytes // bundles_of(nbytes))
 
 
 @dataclass(frozen=True)
@@ -155,17 +163,13 @@ class Rows:
         """Consecutive parts that one task reads: the data alone decide, so that the sums are the same everywhere."""
         if self.nbytes is None:
             return [(part,) for part in self.parts]
-        target = bundle_bytes(self.nbytes)
-        bundles: list[list[Part]] = []
-        filled = target
-        for part in self.parts:
-            size = part.nbytes or 0
-            if filled + size > target or not bundles:
-                bundles.append([])
-                filled = 0
-            bundles[-1].append(part)
-            filled += size
-        return [tuple(bundle) for bundle in bundles]
+        # By the middle of each part, so that all bundles come out about the same: the largest holds up the pass.
+        share = max(self.nbytes, 1) / bundles_of(self.nbytes)
+        sizes = [part.nbytes or 0 for part in self.parts]
+        ends = accumulate(sizes)
+        numbers = [(end - size / 2) // share for end, size in zip(ends, sizes, strict=True)]
+        grouped = groupby(zip(numbers, self.parts, strict=True), key=itemgetter(0))
+        return [tuple(part for _, part in bundle) for _, bundle in grouped]
 
 
 @dataclass(frozen=True)
