@@ -7,7 +7,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-CHUNK = 16 << 20  # bytes, at most, of a chunk of rows in memory
+SMALL, CHUNK = 4 << 20, 16 << 20  # bytes, at least and at most, of a chunk of rows in memory
 # Mixtures of all contenders are smoothed by so much: the large cells have few rows for each component.
 REG_COVAR = 1e-2
 
@@ -64,9 +64,10 @@ class Case:
     def lazy(self, x: np.ndarray, threads: int) -> da.Array:
         """The rows as a Dask array of equal chunks, a whole number of them for every thread.
 
-        At least four: where a thread is held up by something else, others take over.
+        Four, unless they were small: where a thread is held up by something else, others take over.
         """
-        chunks = threads * max(4, -(-self.nbytes // (threads * CHUNK)))
+        several = max(1, min(4, self.nbytes // (threads * SMALL)))
+        chunks = threads * max(several, -(-self.nbytes // (threads * CHUNK)))
         return da.from_array(x, chunks=(-(-self.rows // chunks), self.features))
 
     def start(self, x: np.ndarray) -> dict[str, Any]:

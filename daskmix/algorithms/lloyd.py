@@ -15,7 +15,8 @@ from daskmix.reduction import Reduction
 # Bounds spare time where there are so many centres, and numbers in them: measured by `benchmarks/pruning.py`.
 MANY, NUMBERS = 128, 2048
 LEAST_NOISE = 1e-9  # of a cost, relative
-RELOCATABLE = 256  # at most so many empty clusters are moved in one pass
+# Empty clusters that may be moved in the first pass, and in another, unless more were empty in the one before.
+RELOCATABLE, USUALLY = 256, 16
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,16 @@ class Lloyd(Iteration[LloydState, Assignment]):
         return LloydState(model, settled=Outcome.exhausted if self.max_iter == 0 else None)
 
     def ask(self, state: LloydState) -> Reduction[Assignment]:
-        relocatable = 0 if state.settled else min(state.model.k - 1, RELOCATABLE)
+        relocatable = 0 if state.settled else min(state.model.k - 1, self._relocatable(state))
         k, numbers = state.model.k, state.model.centres.size
         memo = f"lloyd {self.start_number}" if k >= MANY and numbers >= NUMBERS else ""
         return Assign(state.model, self.frame, relocatable, memo)
+
+    @staticmethod
+    def _relocatable(state: LloydState) -> int:
+        # To keep the farthest rows of each chunk costs time, and few clusters are ever empty after the first pass.
+        empty = RELOCATABLE if state.mass is None else int((state.mass == 0).sum())
+        return min(max(empty, USUALLY), RELOCATABLE)
 
     def tell(self, state: LloydState, answer: Assignment) -> LloydState:
         # Scales are powers of two, so this is exact.
@@ -84,6 +91,9 @@ class Lloyd(Iteration[LloydState, Assignment]):
 
     def at(self, state: LloydState, model: Centroids) -> LloydState:
         return replace(state, model=model, outcome=Outcome.running)
+
+    def back(self, before: LloydState, told: LloydState, model: Centroids) -> LloydState:
+        return replace(self.at(told, model), relocated_in_all=before.relocated_in_all)
 
     def same_map(self, before: LloydState, after: LloydState) -> bool:
         return before.relocated_in_all == after.relocated_in_all

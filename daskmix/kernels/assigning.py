@@ -44,9 +44,25 @@ def filled_up(c):
 def grouped(c: Array, size: int) -> Array:
     """Centres (k, d) with those of a group side by side: (groups, d, size), the last filled up far away."""
     k, d = c.shape
-    filled = np.full((-(-k // size) * size, d), np.finfo(c.dtype).max, c.dtype)
-    filled[:k] = c
-    return filled.reshape(-1, size, d).transpose(0, 2, 1)
+    groups = np.full((-(-k // size), d, size), np.finfo(c.dtype).max, c.dtype)
+    _fill(frozen(c), groups)
+    return groups
+
+
+@jit
+def _fill(c, groups):
+    size = groups.shape[2]
+    for j in range(c.shape[0]):
+        for f in range(c.shape[1]):
+            groups[j // size, f, j % size] = c[j, f]
+
+
+@jit
+def _half_squares(groups, half):
+    for g in range(groups.shape[0]):
+        for f in range(groups.shape[1]):
+            for i in range(groups.shape[2]):
+                half[g, i] += 0.5 * groups[g, f, i] * np.float64(groups[g, f, i])
 
 
 @jit
@@ -176,6 +192,7 @@ def assign(x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], fa
 def side_by_side(centres: Sequence[Array], dtype: Any) -> tuple[Array, Array]:
     """The centres of each model in groups, the last filled up, and half the square of their lengths: both flat."""
     groups = np.concatenate([grouped(c.astype(dtype), CENTRES) for c in centres])
+    half = np.zeros((len(groups), CENTRES))
+    _half_squares(frozen(groups), half)
     with np.errstate(over="ignore"):  # of what a group is filled up with
-        half = 0.5 * (groups * groups).sum(axis=1)
-    return frozen(groups).reshape(-1), frozen(half).reshape(-1)
+        return frozen(groups).reshape(-1), frozen(half, dtype).reshape(-1)
