@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from daskmix.sampling import Sample, Summarise, Summary, UniformSample
 A = TypeVar("A")
 
 SAMPLE_BYTES = 64 << 20
+SPARE = 4  # times the rows of the sample are drawn where some may be left out
 NOTHING_READ = Tally(0, 0, 0)
 
 
@@ -44,6 +46,7 @@ class Fit:
     hooks: tuple[Callback, ...] = ()
     keep: Keep = NOTHING  # where decoded chunks may stay
     device: str | None = None
+    gaps: bool = False  # whether some rows may be left out, or weigh nothing
     history: list[dict[str, Any]] = field(default_factory=list)
     sample_read: Tally = NOTHING_READ  # since the last pass
     sampling_seconds: float = 0.0  # that this took
@@ -73,13 +76,17 @@ class Fit:
             Where a row or weight is unusable, all weights are zero, or there are fewer rows than models need.
         """
         self._enough(self.rows.total, k)
-        keep = UniformSample.of(size, seed, self.rows.d, self.rows.dtype, self.rows.total)
-        summary, sample = self.ask(Together((Summarise(self.rows.d), keep)), "survey")
+        draw = partial(UniformSample.of, size, seed, self.rows.d, self.rows.dtype)
+        first = draw(self.rows.total, SPARE if self.gaps else 1)
+        summary, sample = self.ask(Together((Summarise(self.rows.d), first)), "survey")
         if summary.rows == 0 and summary.missing:
             raise InputError(f"every one of {summary.missing} rows holds NaN; nothing is left to fit")
         if summary.rows == 0 and self.history[-1]["rows"]:
             raise InputError("sample_weight is zero for every row; nothing is left to fit")
         self._enough(summary.rows, k)
+        if len(sample) < min(size, summary.rows):
+            # More rows were left out, or weigh nothing, than the draw allowed for.
+            sample = self.ask(draw(summary.rows), "sample")
         if summary.missing == 0:
             self.rows = replace(self.rows, missing=Missing.trust)
         return summary, sample

@@ -114,11 +114,13 @@ def plan(
     sample = face._sample_rows(rows, k, parameters)
     if rows.total is not None:
         sample = min(sample, rows.total)
-    accelerated = None if rows.total is None else rows.total > sample and _may_accelerate(face)
-    most = face.max_iter + 2 + _seeding(face)
+    accelerated = None if rows.total is None else rows.total > sample and estimator._may_accelerate()
+    before = 0 if estimator._warm() else _seeding(face)
+    # The sample is drawn again where most rows turn out to be missing.
+    most = face.max_iter + 2 + before + (face.missing == "drop")
     if face.max_passes is not None:
         most = min(most, face.max_passes)
-    usual = min(most, TEXTBOOK if accelerated is False else ACCELERATED)
+    usual = min(most, before + (TEXTBOOK if accelerated is False else ACCELERATED))
     model = 8 * k * (1 + d) if isinstance(face, KMeans) else 8 * (parameters + 1)
     answer = _answer_bytes(face, k, d)
     task = _task_bytes(rows, answer)
@@ -139,14 +141,6 @@ def plan(
         threads=threads,
         warnings=_warnings(rows, answer),
     )
-
-
-def _may_accelerate(face: Any) -> bool:
-    """Whether the options leave it to the number of rows."""
-    start = face.init if isinstance(face, KMeans) else face.init_params
-    explicit = [getattr(face, name, None) for name in ("weights_init", "means_init", "precisions_init")]
-    drawn = (isinstance(start, str) or callable(start)) and all(value is None for value in explicit)
-    return bool(face.accelerate == "auto" and face.max_iter > 1 and drawn)  # a clone has nothing to go on from
 
 
 def _seeding(face: Any) -> int:

@@ -88,9 +88,13 @@ class UniformSample(Reduction[Sample]):
     likely: float = 1.0  # no row of a higher draw can be among the chosen, but by a chance below 1e-9
 
     @staticmethod
-    def of(size: int, seed: int, d: int, dtype: np.dtype, total: int | None) -> UniformSample:
-        """A sample of `total` rows; knowing the total keeps the messages small."""
-        likely = 1.0 if not total else min(1.0, (size + 6 * np.sqrt(size) + 20) / total)
+    def of(size: int, seed: int, d: int, dtype: np.dtype, total: int | None, spare: int = 1) -> UniformSample:
+        """A sample of `total` rows; knowing the total keeps the messages small.
+
+        It is complete as long as `spare` - 1 of `spare` rows are left out at most.
+        """
+        wanted = spare * size
+        likely = 1.0 if not total else min(1.0, (wanted + 6 * np.sqrt(wanted) + 20) / total)
         return UniformSample(size, seed, d, dtype, likely)
 
     def zero(self) -> Sample:

@@ -57,6 +57,10 @@ def test_the_plan_knows_when_a_fit_is_the_textbooks():
     assert not plan(GaussianMixture(4, means_init=np.zeros((4, 8))), x).accelerated
     assert not plan(KMeans(4), x[:1000]).accelerated
     assert plan(KMeans(4, max_passes=5), x).passes_at_most == 5
+    assert plan(KMeans(4, init="k-means||"), x).passes == plan(KMeans(4), x).passes + 6
+    warm = KMeans(4, init="k-means||", warm_start=True, random_state=0).fit(x[:100])
+    assert not plan(warm, x).accelerated
+    assert plan(warm, x).passes_at_most == warm.max_iter + 2
 
 
 def test_statistics_that_outweigh_the_rows_are_warned_about():

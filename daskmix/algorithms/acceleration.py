@@ -55,7 +55,7 @@ class AcceleratedState(Reports):
     proposed: bool = False  # whether the model may be worse than the last that was kept
     guessed: bool = False  # whether it was extrapolated
     reach: float = 1.0  # the largest factor of that extrapolation
-    value: float = -np.inf  # of the last model that was kept
+    value: float = -np.inf  # of the best model that was kept
     gap: float = np.nan  # what is to be gained yet, as estimated after the last pass
     small: int = 0  # passes in a row that promised little
     rejected: int = 0  # models that proved worse
@@ -104,7 +104,7 @@ class Accelerated(Algorithm[AcceleratedState, Any]):
 
     def _back(self, state: AcceleratedState, told: Any) -> AcceleratedState:
         """The pass is lost: on from the image of the last model that was kept."""
-        inner = self.algorithm.at(told, state.safe)
+        inner = self.algorithm.back(state.inner, told, state.safe)
         if not inner.settled and inner.n_iter >= self.algorithm.max_iter:
             inner = self.algorithm.settle(inner, Outcome.exhausted)
         now = replace(state, inner=inner, proposed=False, guessed=False, rejected=state.rejected + 1)
@@ -119,7 +119,8 @@ class Accelerated(Algorithm[AcceleratedState, Any]):
         """The pass is kept: the next model is guessed from the last points."""
         image, target = self.algorithm.own_step(told), told.model
         plain = self.algorithm.at(told, image)
-        now = replace(state, inner=plain, cap=self._cap(state), safe=image, value=value, proposed=False, guessed=False)
+        best = max(value, state.value)  # within rounding: losses must not add up
+        now = replace(state, inner=plain, cap=self._cap(state), safe=image, value=best, proposed=False, guessed=False)
         if told.settled:
             return now
         if not self.algorithm.same_map(state.inner, told):
@@ -248,6 +249,9 @@ class LocalSteps(Iteration[LocalState, Moments]):
 
     def at(self, state: LocalState, model: Mixture) -> LocalState:
         return replace(state, inner=self.algorithm.at(state.inner, model), model=model)
+
+    def back(self, before: LocalState, told: LocalState, model: Mixture) -> LocalState:
+        return replace(told, inner=self.algorithm.back(before.inner, told.inner, model), model=model)
 
     def same_map(self, before: LocalState, after: LocalState) -> bool:
         return before.steps == after.steps and self.algorithm.same_map(before.inner, after.inner)

@@ -62,6 +62,10 @@ class Iteration(Algorithm[S, A]):
         """This state, about to ask about that model."""
 
     @abstractmethod
+    def back(self, before: S, told: S, model: Any) -> S:
+        """About to ask about that model, after a pass that counts but whose own model proved worse and is forgotten."""
+
+    @abstractmethod
     def same_map(self, before: S, after: S) -> bool:
         """Whether what these two states ask can be compared."""
 

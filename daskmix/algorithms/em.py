@@ -28,7 +28,7 @@ class EMState:
     gap: float = np.nan  # what is to be gained yet, as the last two gains promise
     settled: Outcome | None = None  # the model is final, and why; only its likelihood is still to be measured
     score: float = np.nan  # sum of w * log p(x) of the final model, not smoothed
-    certainty: float = np.nan  # sum of w * log of the largest responsibility, of the model that was asked about
+    certainty: float = np.nan  # sum of w * log of the largest responsibility, of the last model that was kept
     why: str = ""  # what failed, where the outcome is `failed`
 
 
@@ -60,7 +60,7 @@ class EM(Iteration[EMState, Moments]):
             model = state.model.learn(answer, self.floor)
         except CollapsedComponentError as error:
             return replace(state, outcome=Outcome.failed, n_iter=state.n_iter + 1, objective=objective, why=str(error))
-        gain = objective - state.objective
+        gain, rests = objective - state.objective, _same(model, state.model)
         now = replace(
             state,
             model=model,
@@ -68,10 +68,10 @@ class EM(Iteration[EMState, Moments]):
             n_iter=state.n_iter + 1,
             objective=objective,
             gain=gain,
-            gap=_aitken(state.gain, gain),
+            gap=0.0 if rests else _aitken(state.gain, gain),
             certainty=answer.certainty,
         )
-        if abs(objective - state.objective) < self.tol or _same(model, state.model):
+        if abs(objective - state.objective) < self.tol or rests:
             return replace(now, settled=Outcome.converged)
         return replace(now, settled=Outcome.exhausted) if now.n_iter >= self.max_iter else now
 
@@ -86,6 +86,9 @@ class EM(Iteration[EMState, Moments]):
 
     def at(self, state: EMState, model: Mixture) -> EMState:
         return replace(state, model=model, path=model.path(self.dtype, state.path), outcome=Outcome.running)
+
+    def back(self, before: EMState, told: EMState, model: Mixture) -> EMState:
+        return replace(self.at(told, model), certainty=before.certainty, why="")
 
     def same_map(self, before: EMState, after: EMState) -> bool:
         return before.path == after.path

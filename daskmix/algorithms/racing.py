@@ -70,7 +70,7 @@ class Racing(Algorithm[RacingState, tuple[Any, ...]]):
         return self._without_losers(replace(state, states=tuple(states), passes=tuple(passes), asked=len(live)))
 
     def _without_losers(self, state: RacingState) -> RacingState:
-        now = np.array([self._worth(i, own, 0.0) for i, own in enumerate(state.states)])
+        now = np.array([self._worth(i, own, 0.0, own.certainty) for i, own in enumerate(state.states)])
         best = set(np.argsort(now, kind="stable")[:BEST].tolist())
         hopeful = [
             hopes and (i in best or not np.isfinite(own.value) or self._optimist(i, own) <= now.min())
@@ -78,12 +78,12 @@ class Racing(Algorithm[RacingState, tuple[Any, ...]]):
         ]
         return replace(state, hopeful=tuple(hopeful))
 
-    def _worth(self, i: int, state: AcceleratedState, gain: float) -> float:
+    def _worth(self, i: int, state: AcceleratedState, gain: float, certainty: float) -> float:
         if state.outcome is Outcome.failed or np.isnan(state.value):
             return np.inf
-        return self.criterion(i, state.value + gain, state.certainty)
+        return self.criterion(i, state.value + gain, certainty)
 
     def _optimist(self, i: int, state: AcceleratedState) -> float:
-        """The criterion with all that a model may gain yet."""
+        """The criterion with all that a model may gain yet, if it were sure of every row."""
         known = len(state.points) > 2 and np.isfinite(state.gap)
-        return self._worth(i, state, SURE * abs(state.gap) if known else self.slack[i])
+        return self._worth(i, state, SURE * abs(state.gap) if known else self.slack[i], 0.0)

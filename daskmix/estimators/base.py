@@ -25,7 +25,6 @@ from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError,
 from daskmix.fitting import Fit, sample_size
 from daskmix.hooks import Run
 from daskmix.rows import Rows
-from daskmix.sampling import Sample
 from daskmix.sources.dask import is_dask_frame, rows_from_dask_array
 from daskmix.sources.labelled import Labelled, rows_from_labelled, take_apart
 from daskmix.sources.zarr import (
@@ -46,6 +45,9 @@ Source = Any  # what a user passes as X
 class Estimator(BaseEstimator):
     """Base of the estimators; not for use on its own."""
 
+    max_iter: int
+    tol: float
+    warm_start: bool
     accelerate: str
     gap_tol: float
     sample_size: int | str
@@ -237,15 +239,29 @@ class Estimator(BaseEstimator):
             )
         return min(max_iter, left)
 
-    def _accelerates(self, max_iter: int, total: int, sample: Sample) -> bool:
-        """Whether a fit from a drawn start goes beyond the textbook."""
-        return self.accelerate == "auto" and max_iter > 1 and total > len(sample)
+    def _least_gap(self) -> float:
+        """The estimated gap at which an accelerated fit ends: tol=0 asks for a fixed point."""
+        return 0.0 if self.tol == 0 else self.gap_tol
+
+    def _warm(self) -> bool:
+        """Whether the last fit's model is where the next one starts."""
+        return bool(self.warm_start and self.__sklearn_is_fitted__())
+
+    def _start_given(self) -> bool:
+        """Whether the user says where to start."""
+        raise NotImplementedError
+
+    def _may_accelerate(self) -> bool:
+        """Whether a fit goes beyond the textbook if there are more rows than the sample holds."""
+        return self.accelerate == "auto" and self.max_iter > 1 and not self._start_given()
+
+    def _gap_in_words(self, unit: str) -> str:
+        return "is not known yet" if np.isnan(self.gap_estimate_) else f"is {self.gap_estimate_:.3g} {unit}"
 
     def _warn_unfinished(self, unit: str) -> None:
-        gap = "is not known yet" if np.isnan(self.gap_estimate_) else f"is {self.gap_estimate_:.3g} {unit}"
         warnings.warn(
-            f"the passes were spent before the estimated gap had stayed below gap_tol={self.gap_tol}: it {gap}; raise "
-            "max_iter, max_passes or gap_tol",
+            f"the passes were spent before the estimated gap had stayed below {self._least_gap()}: it "
+            f"{self._gap_in_words(unit)}; raise max_iter, max_passes, tol or gap_tol",
             ConvergenceWarning,
             stacklevel=4,
         )
@@ -270,8 +286,8 @@ class Estimator(BaseEstimator):
             vacant(labels_to)  # before any work is lost
         opened = self._opened(X, variables)
         found = self._rows(opened, weight, sample_dims, reset=history is None)
-        run = self.run or Run()
-        return opened, Fit(found, run.hooks(self.verbose), run.keep(), run.device, list(history or ()))
+        run, gaps = self.run or Run(), weight is not None or found.missing is Missing.drop
+        return opened, Fit(found, run.hooks(self.verbose), run.keep(), run.device, gaps, list(history or ()))
 
     def _remember(self, fit: Fit) -> Self:
         self.history_ = fit.history
@@ -310,6 +326,9 @@ class Estimator(BaseEstimator):
 
     def to_xarray(self) -> xr.Dataset:
         """The fitted parameters as a Dataset."""
+        raise NotImplementedError
+
+    def __sklearn_is_fitted__(self) -> bool:
         raise NotImplementedError
 
     def _repr_html_(self) -> str:

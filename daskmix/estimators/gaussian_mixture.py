@@ -48,7 +48,8 @@ class GaussianMixture(DensityMixin, Estimator):
     covariance_type : {"full", "tied", "diag", "spherical"}
         Shape of the covariances; mclust's names VVV, EEE, VVI, VII mean the same.
     tol : float
-        Stop when the mean log-likelihood of a row gains less than this; 0 goes on to a fixed point.
+        The textbook's iteration stops when the mean log-likelihood of a row gains less than this. 0 goes on to a fixed
+        point, also where the fit is accelerated.
     reg_covar : "auto" or float
         Smoothing: the fit is that of the data convolved with N(0, reg_covar I), so that EM stays exactly monotone and
         no covariance is smaller. "auto" is 1e-6 of each feature's variance, whatever its unit.
@@ -71,8 +72,8 @@ class GaussianMixture(DensityMixin, Estimator):
         An accelerated fit ends when what is left to gain, of the mean log-likelihood, is twice in a row
         estimated to be less.
     sample_size : "auto" or int
-        Rows of the sample, drawn uniformly from all chunks. "auto" is at most 64 MiB of numbers, and no more than the
-        fit can use.
+        Rows of the sample, drawn uniformly from all chunks. "auto" is at most 64 MiB of numbers, of which as many are
+        used as the passes are worth; a number is used to the last row, whatever that costs beside the passes.
     max_passes : int or None
         Most reads of every chunk, at least 2; when they are spent, the best model so far is the answer.
     missing : {"raise", "drop"}
@@ -207,7 +208,7 @@ class GaussianMixture(DensityMixin, Estimator):
         with fit:
             summary, sample = fit.survey(k, self._sample_rows(fit.rows, k, parameters), self.seed_)
             start = MixtureStart.of(self, fit, summary, sample)
-            accelerates = self._accelerates(self.max_iter, summary.rows, sample) and not start.given()
+            accelerates = self._may_accelerate() and summary.rows > len(sample)
             if accelerates and self.init_params == "auto":
                 models = [start.raced(self.n_init if self.n_init > 1 else 0, summary.rows)[0].model]
             else:
@@ -232,7 +233,7 @@ class GaussianMixture(DensityMixin, Estimator):
 
         Stepwise EM (Cappe & Moulines 2009): the statistics of these rows get the share (m / M) ** 0.7, where m is their
         mass and M that of all rows so far, and those of the rows before, which the parameters hold, the rest. A model
-        that was saved goes on where it stopped. `lower_bound_` is that of these rows before the step.
+        that was saved goes on where it stopped. `lower_bound_` is that of these rows before the step, and smoothed.
 
         Parameters
         ----------
@@ -283,6 +284,10 @@ class GaussianMixture(DensityMixin, Estimator):
         self._check_patience()
         return k
 
+    def _start_given(self) -> bool:
+        explicit = (self.weights_init, self.means_init, self.precisions_init)
+        return self._warm() or not isinstance(self.init_params, str) or any(value is not None for value in explicit)
+
     def _keep(self, best: EMState, start: MixtureStart, mass: float) -> None:
         frame, floor = start.frame, start.em.floor / start.frame.scale**2
         model = best.model.rescaled(1.0 / frame.scale, frame.leave(best.model.means))
@@ -302,12 +307,13 @@ class GaussianMixture(DensityMixin, Estimator):
     def _warn(self, accelerated: bool) -> None:
         if self.converged_:
             return
+        unit = "of the mean log-likelihood"
         if accelerated:
-            self._warn_unfinished("of the mean log-likelihood")
+            self._warn_unfinished(unit)
         else:
             warnings.warn(
                 f"the mean log-likelihood still gained more than tol={self.tol} after {self.n_iter_} iterations; "
-                f"the estimated gap is {self.gap_estimate_:.3g}; raise max_iter, max_passes or tol, or go on with "
+                f"the estimated gap {self._gap_in_words(unit)}; raise max_iter, max_passes or tol, or go on with "
                 "warm_start=True",
                 ConvergenceWarning,
                 stacklevel=3,

@@ -60,8 +60,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     max_iter : int
         Most iterations of each start.
     tol : float
-        Stop when the sum of squared shifts of the centres is at most `tol` times the mean variance of the features;
-        0 goes on to a fixed point.
+        The textbook's iteration stops when the sum of squared shifts of the centres is at most `tol` times the mean
+        variance of the features. 0 goes on to a fixed point, also where the fit is accelerated.
     accelerate : {"auto", "none"}
         "auto" saves passes where there are more rows than the sample holds, the start is drawn and max_iter is above 1:
         with init="auto" the best of ten starts on the sample is taken, and the iteration is accelerated until
@@ -70,8 +70,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         An accelerated fit ends when what is left to gain, a share of the inertia, is twice in a row
         estimated to be less.
     sample_size : "auto" or int
-        Rows of the sample, drawn uniformly from all chunks. "auto" is at most 64 MiB of numbers, and no more than the
-        fit can use.
+        Rows of the sample, drawn uniformly from all chunks. "auto" is at most 64 MiB of numbers, of which as many are
+        used as the passes are worth; a number is used to the last row, whatever that costs beside the passes.
     max_passes : int or None
         Most reads of every chunk, at least 2; when they are spent, the best model so far is the answer.
     missing : {"raise", "drop"}
@@ -266,17 +266,19 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if self.n_init != "auto":
             self._whole("n_init", 1)
 
+    def _start_given(self) -> bool:
+        return self._warm() or not (isinstance(self.init, str) or callable(self.init))
+
     def _starts(
         self, k: int, fit: Fit, lloyd: Lloyd, total: int, sample: Sample
     ) -> tuple[list[Algorithm[Any, Any]], list[Any]]:
         """One algorithm and state for each start."""
         frame, init = lloyd.frame, self.init
-        if self.warm_start and hasattr(self, "cluster_centers_"):
+        if self._warm():
             init = self.cluster_centers_
-        drawn = isinstance(init, str) or callable(init)
         automatic = 10 if isinstance(init, str) and init == "random" else 1
         n_init = automatic if isinstance(self.n_init, str) else int(self.n_init)
-        if not drawn:
+        if self._start_given():
             if n_init > 1:
                 warnings.warn(
                     f"explicit initial centres: one start instead of n_init={n_init}", RuntimeWarning, stacklevel=3
@@ -286,9 +288,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
             return [lloyd], [lloyd.start(model)]
         parallel = isinstance(init, str) and init == "k-means||"
         lloyd = replace(lloyd, max_iter=self._left(fit, lloyd.max_iter, ROUNDS + 1 if parallel else 0))
-        accelerated = self._accelerates(int(self.max_iter), total, sample)
+        accelerated = self._may_accelerate() and total > len(sample)
         if accelerated and isinstance(init, str) and init == "auto":
-            faster = accelerated_lloyd(lloyd, self.gap_tol)
+            faster = accelerated_lloyd(lloyd, self._least_gap())
             with fit.sampling():
                 model = self._raced(n_init if n_init > 1 else 0, fit, lloyd, total, sample)[0].model
             return [faster], [faster.start(model)]
@@ -297,12 +299,14 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         for start in range(n_init):
             rng = np.random.default_rng([self.seed_, start])
             own = replace(lloyd, start_number=start)
-            algorithm: Algorithm[Any, Any] = accelerated_lloyd(own, self.gap_tol) if accelerated else own
+            algorithm: Algorithm[Any, Any] = accelerated_lloyd(own, self._least_gap()) if accelerated else own
             if parallel:
                 seeding = ParallelSeeding(k, frame, fit.rows.dtype, int(rng.integers(2**31)), ROUNDS)
                 algorithm = Chain(seeding, algorithm)
             algorithms.append(algorithm)
-            states.append(algorithm.start(self._drawn(1 if parallel else k, frame, sample, rng)))
+            with fit.sampling():
+                model = self._drawn(1 if parallel else k, frame, sample, rng)
+            states.append(algorithm.start(model))
         return algorithms, states
 
     def _drawn(self, k: int, frame: Frame, sample: Sample, rng: np.random.Generator) -> Centroids:

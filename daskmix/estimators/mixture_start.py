@@ -63,10 +63,18 @@ class MixtureStart:
     """Where the starts of one fit come from."""
 
     def __init__(
-        self, face: GaussianMixture, k: int, structure: Structure, fit: Fit, em: EM, summary: Summary, sample: Sample
+        self,
+        face: GaussianMixture,
+        k: int,
+        structure: Structure,
+        fit: Fit,
+        em: EM,
+        summary: Summary,
+        sample: Sample,
+        patience: int = 300,  # iterations of K-means on the sample, at most
     ) -> None:
         self.face, self.k, self.structure, self.fit, self.em = face, k, structure, fit, em
-        self.frame, self.summary, self.sample = em.frame, summary, sample
+        self.frame, self.summary, self.sample, self.patience = em.frame, summary, sample, patience
         self.variance = np.where(summary.variance > 0, summary.variance, 1.0) * em.frame.scale**2
 
     @cached_property
@@ -89,27 +97,20 @@ class MixtureStart:
         """Free parameters of the mixture."""
         return n_parameters(self.k, self.fit.rows.d, self.structure)
 
-    def among(self, sample: Sample) -> MixtureStart:
-        """The same on other rows."""
-        return MixtureStart(self.face, self.k, self.structure, self.fit, self.em, self.summary, sample)
-
-    def given(self) -> bool:
-        """Whether the user says where to start."""
-        face = self.face
-        explicit = (face.weights_init, face.means_init, face.precisions_init)
-        warm = face.warm_start and hasattr(face, "means_")
-        return warm or not isinstance(face.init_params, str) or any(value is not None for value in explicit)
+    def among(self, sample: Sample, patience: int) -> MixtureStart:
+        """The same on other rows, and with other patience."""
+        return MixtureStart(self.face, self.k, self.structure, self.fit, self.em, self.summary, sample, patience)
 
     def raced(self, starts: int, total: int) -> list[Raced]:
         """Several starts, the best first, after as much of EM on the sample as the passes are worth."""
         least = ROWS_PER_PARAMETER * self.parameters
         rungs = ladder(total, len(self.sample), least, starts, whole=self.face.sample_size != "auto")
+        few = self.among(self.sample.best(rungs[0].rows), rungs[0].passes).models(rungs[0].racers)
+
+        def runner(rung: Rung) -> Accelerated:
+            return Accelerated(replace(self.em, tol=0.0, max_iter=rung.passes), rung.gap_tol)
+
         with self.fit.sampling():
-            few = self.among(self.sample.best(rungs[0].rows)).models(rungs[0].racers)
-
-            def runner(rung: Rung) -> Accelerated:
-                return Accelerated(replace(self.em, tol=0.0, max_iter=rung.passes), rung.gap_tol)
-
             return race(runner, few, self.sample, rungs, self.fit, merit=lambda state: state.score)
 
     def accelerated(self, max_iter: int, total: int) -> Accelerated:
@@ -117,14 +118,14 @@ class MixtureStart:
         em = replace(self.em, tol=0.0, max_iter=max_iter)
         rows, steps = local_steps(total, len(self.sample), self.parameters)
         if steps == 1:
-            return Accelerated(em, self.face.gap_tol)
+            return Accelerated(em, self.face._least_gap())
         local = LocalSteps(em, self.fit.part_of(self.sample, rows), self.fit.ask_sample, steps)
-        return Accelerated(local, self.face.gap_tol)
+        return Accelerated(local, self.face._least_gap())
 
     def models(self, n_init: int) -> list[Mixture]:
         """One mixture for each start, in the frame."""
         face, init = self.face, self.face.init_params
-        if face.warm_start and hasattr(face, "means_"):
+        if face._warm():
             return [self._of_model(face)]
         weights, means, precisions = self._explicit()
         if hasattr(init, "fit"):
@@ -141,7 +142,8 @@ class MixtureStart:
         if means is not None:
             return [self._overridden(self._near(means), weights, means, precisions)]
         seeds = [np.random.default_rng([face.seed_, start]) for start in range(n_init)]
-        return [self._overridden(self._drawn(init, rng), weights, means, precisions) for rng in seeds]
+        with self.fit.sampling():
+            return [self._overridden(self._drawn(init, rng), weights, means, precisions) for rng in seeds]
 
     def _explicit(self) -> tuple[Array | None, Array | None, Covariance | None]:
         k, d = self.k, self.fit.rows.d
@@ -198,7 +200,7 @@ class MixtureStart:
         # K-means measures in the units of X, as scikit-learn's does.
         units = 1.0 / self.frame.scale
         plain = Frame(np.zeros(len(units)), np.ones(len(units)))
-        lloyd = Lloyd(plain, 1e-4 * float((self.variance * units**2).mean()))
+        lloyd = Lloyd(plain, 1e-4 * float((self.variance * units**2).mean()), self.patience)
         centres = plus_plus(self.x * units, self.sample.w, self.k, rng)
         rows = sampled(self.sample, self.x * units)
         (ended,) = self.fit.on_sample([lloyd], [lloyd.start(Centroids(centres))], rows)
