@@ -13,6 +13,7 @@ import xarray as xr
 from daskmix import criteria, plot
 from daskmix.algorithms.acceleration import accelerated_lloyd
 from daskmix.algorithms.base import Outcome
+from daskmix.algorithms.lloyd import LloydState
 from daskmix.algorithms.racing import Racing, RacingState
 from daskmix.centroids import Separate, Separation
 from daskmix.errors import CollapsedComponentError, InputError, not_one_of
@@ -22,6 +23,7 @@ from daskmix.estimators.mixture_start import MixtureStart
 from daskmix.fitting import Fit
 from daskmix.kernels import Frame
 from daskmix.mixture import n_parameters
+from daskmix.race import Raced
 from daskmix.reduction import Together
 from daskmix.sampling import Sample, Summary
 
@@ -182,6 +184,58 @@ class _Shared:
         return face._remember(self.fit)
 
 
+@dataclass(frozen=True)
+class _Contest:
+    """Mixtures that share passes: where each starts, and what they are judged by."""
+
+    starts: Sequence[MixtureStart]
+    raced: Sequence[Sequence[Raced]]  # the starts of each on the sample, the best first
+    criterion: str
+    summary: Summary
+
+    def worth(self, i: int, loglik: float, certainty: float) -> float:
+        """Smaller is better."""
+        mass = self.summary.mass
+        return MIXTURES[self.criterion](loglik * mass, mass, self.starts[i].parameters, certainty)
+
+    def run(self, fit: Fit, left: int) -> RacingState:
+        """Passes until all that may win are done."""
+        models = tuple(start.accelerated(left, self.summary.rows) for start in self.starts)
+        rows = [own[0].rows for own in self.raced]
+        slack = tuple(SLACK * s.parameters / (2 * max(1, n)) for s, n in zip(self.starts, rows, strict=True))
+        racing = Racing(models, slack, self.worth)
+        began = racing.start([own[0].model for own in self.raced])
+        ended: RacingState
+        (ended,) = fit.run([racing], [began], "select", "log-likelihood")
+        return ended
+
+    def judged(self, ended: RacingState) -> dict[str, list[Any]]:
+        """The figures of each model that took part."""
+        each = range(len(self.starts))
+        outcomes = [_outcome(ended, i) for i in each]
+        logliks = [
+            state.value if outcome == "dropped" else state.score / self.summary.mass
+            for state, outcome in zip(ended.states, outcomes, strict=True)
+        ]
+        return {
+            "score": [self.worth(i, logliks[i], ended.states[i].certainty) for i in each],
+            "loglik": logliks,
+            "parameters": [start.parameters for start in self.starts],
+            "passes": list(ended.passes),
+            "outcome": outcomes,
+        }
+
+    def losers(self, n_init: int) -> dict[str, list[list[Any]]]:
+        """The figures of all starts on the sample."""
+        return {
+            "score": [[self.worth(i, r.merit, np.nan) for r in own] for i, own in enumerate(self.raced)],
+            "loglik": [[r.merit for r in own] for own in self.raced],
+            "parameters": [[start.parameters] * n_init for start in self.starts],
+            "passes": [[0] * n_init for _ in self.starts],
+            "outcome": [["sample"] * n_init for _ in self.starts],
+        }
+
+
 def _mixtures(
     X: Source, ks: list[int], names: list[str], n_init: int, criterion: str, where: Mapping[str, Any], options: Any
 ) -> Selection:
@@ -192,40 +246,24 @@ def _mixtures(
     with shared.fit as fit:
         most = max(n_parameters(face.n_components, fit.rows.d, face._structure()) for face in faces)
         summary, sample = shared.survey(ks[-1], most)
+        if summary.mass <= ks[-1]:
+            raise InputError(
+                f"sample_weight sums to {summary.mass:.6g} over {summary.rows} rows, no more than there are "
+                "components; a criterion takes weights for counts: scale them, e.g. to a mean of one"
+            )
         starts = [MixtureStart.of(face, fit, summary, sample) for face in faces]
-        raced = [start.raced(n_init, summary.rows) for start in starts]
-
-        def worth(i: int, loglik: float, certainty: float) -> float:
-            return MIXTURES[criterion](loglik * summary.mass, summary.mass, starts[i].parameters, certainty)
-
-        left = shared.passes_left(0)
-        models = tuple(start.accelerated(left, summary.rows) for start in starts)
-        slack = tuple(
-            SLACK * start.parameters / (2 * max(1, own[0].rows)) for start, own in zip(starts, raced, strict=True)
-        )
-        racing = Racing(models, slack, worth)
-        began = racing.start([racers[0].model for racers in raced])
-        (ended,) = fit.run([racing], [began], "select", "log-likelihood")
-    outcomes = [_outcome(ended, i) for i in range(len(faces))]
-    loglik = [
-        state.value if outcome == "dropped" else state.score / summary.mass
-        for state, outcome in zip(ended.states, outcomes, strict=True)
-    ]
-    scores = [worth(i, own, ended.states[i].certainty) for i, own in enumerate(loglik)]
-    done = np.array([outcome in ("converged", "exhausted") for outcome in outcomes])
+        contest = _Contest(starts, [start.raced(n_init, summary.rows) for start in starts], criterion, summary)
+        ended = contest.run(fit, shared.passes_left(0))
+    judged = contest.judged(ended)
+    done = np.array([outcome in ("converged", "exhausted") for outcome in judged["outcome"]])
     if not done.any():
         raise CollapsedComponentError(next(state.why for state in ended.states if state.why))
-    best = int(np.argmin(np.where(done, scores, np.inf)))
+    best = int(np.argmin(np.where(done, judged["score"], np.inf)))
     face = shared.winner(best)
     face._keep(ended.states[best], starts[best], summary.mass)
     face._warn(accelerated=True)
-    columns = {
-        "score": _beside(scores, [[worth(i, r.merit, np.nan) for r in own] for i, own in enumerate(raced)], n_init),
-        "loglik": _beside(loglik, [[r.merit for r in own] for own in raced], n_init),
-        "parameters": _beside([s.parameters for s in starts], [[s.parameters] * n_init for s in starts], n_init),
-        "passes": _beside(ended.passes, [[0] * n_init for _ in starts], n_init),
-        "outcome": _beside(outcomes, [["sample"] * n_init for _ in starts], n_init),
-    }
+    losers = contest.losers(n_init)
+    columns = {name: _beside(values, losers[name], n_init) for name, values in judged.items()}
     table = _table({"n_components": ks, "covariance_type": names}, n_init, columns)
     return Selection(face, table, criterion, fit.history)
 
@@ -259,15 +297,14 @@ def _clusters(
         lloyd = faces[0]._lloyd(fit, summary)
         with fit.sampling():
             raced = [face._raced(n_init, fit, lloyd, summary.rows, sample) for face in faces]
+        left = shared.passes_left(int(criterion != CLUSTERS[0]))
         models = [
-            accelerated_lloyd(replace(lloyd, start_number=i, max_iter=shared.passes_left(1)), face.gap_tol)
+            accelerated_lloyd(replace(lloyd, start_number=i, max_iter=left), face._least_gap())
             for i, face in enumerate(faces)
         ]
         began = [model.start(racers[0].model) for model, racers in zip(models, raced, strict=True)]
         ended = fit.run(models, began, "select", "inertia")
-        apart = fit.ask(Together(tuple(Separate(state.model, lloyd.frame) for state in ended)), "separate")
-    scatter = float(summary.scatter.sum())
-    scores = [_separated(criterion, state, own, scatter, lloyd.frame) for state, own in zip(ended, apart, strict=True)]
+        scores = _scores(criterion, ended, fit, lloyd.frame, summary)
     if np.isnan(scores).all():
         raise InputError(f"{criterion} is not defined for any of these: too few rows, or too little weight")
     best = int(np.nanargmin(scores) if criterion == "davies-bouldin" else np.nanargmax(scores))
@@ -286,11 +323,17 @@ def _clusters(
     return Selection(face, _table({"n_clusters": ks}, n_init, columns), criterion, fit.history)
 
 
-def _separated(criterion: str, state: Any, apart: Separation, scatter: float, frame: Frame) -> float:
-    mass = float(apart.mass.sum())
+def _scores(criterion: str, ended: Sequence[LloydState], fit: Fit, frame: Frame, summary: Summary) -> list[float]:
+    """The criterion of each model; but for the first, of how far apart its clusters are, which takes a pass."""
+    if criterion == CLUSTERS[0]:
+        scatter = float(summary.scatter.sum())
+        return [criteria.calinski_harabasz(state.cost, scatter, summary.mass, state.model.k) for state in ended]
+    apart = fit.ask(Together(tuple(Separate(state.model, frame) for state in ended)), "separate")
+    return [_separated(criterion, state, own) for state, own in zip(ended, apart, strict=True)]
+
+
+def _separated(criterion: str, state: LloydState, apart: Separation) -> float:
     if criterion == "silhouette":
-        return apart.silhouette / mass
-    if criterion == "calinski-harabasz":
-        return criteria.calinski_harabasz(state.cost, scatter, mass, state.model.k)
+        return apart.silhouette / float(apart.mass.sum())
     filled = apart.mass > 0
     return criteria.davies_bouldin(state.model.centres[filled], apart.distance[filled] / apart.mass[filled])

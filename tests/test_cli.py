@@ -429,6 +429,14 @@ def test_the_command_selects_what_python_selects(field):
     assert said.count("diag") >= 3
 
 
+def test_a_selection_takes_the_options_of_a_fit(field):
+    options = ["--model", "gmm", "-k", "1-3", "--covariance-type", "diag", "--reg-covar", "0.01", "--gap-tol", "1e-7"]
+    run("select", field, *UV, *options, "--max-passes", 9, "--sample-size", 600, "--out", "best.zarr")
+    loaded = daskmix.load("best.zarr")
+    assert (loaded.reg_covar, loaded.gap_tol, loaded.sample_size, loaded.max_passes) == (0.01, 1e-7, 600, 9)
+    assert loaded.n_passes_ <= 9
+
+
 def test_clusters_are_selected_too(field):
     run("select", field, *UV, "--model", "kmeans", "-k", "2,3,5", "--criterion", "silhouette", "--out", "best.zarr")
     assert daskmix.load("best.zarr").n_clusters == 3
@@ -438,6 +446,7 @@ def test_clusters_are_selected_too(field):
     ("options", "told"),
     [
         (["--model", "kmeans", "-k", "2-3", "--covariance-type", "diag"], "--covariance-type"),
+        (["--model", "kmeans", "-k", "2-3", "--reg-covar", "0.1"], "--reg-covar"),
         (["--model", "gmm", "-k", "two"], "2-12"),
         (["--model", "gmm", "-k", "0-2"], "2-12"),
         (["--model", "kmeans", "-k", "2-3", "--criterion", "bic"], "criterion"),
@@ -452,6 +461,8 @@ def test_a_plan_tells_what_the_fit_will_read(field):
     assert re.search(r"^rows +4,800, in 4 chunks$", said, re.MULTILINE)
     assert re.search(r"^memory +.*2 threads", said, re.MULTILINE)
     assert "at most 102" in said
+    weighted = run("plan", field, "--weights", "area", "--model", "gmm", "-k", 3).stdout
+    assert re.search(r"^rows +4,800, in 4 chunks$", weighted, re.MULTILINE)
 
 
 def test_a_plan_warns_where_statistics_outweigh_rows(tmp_path):

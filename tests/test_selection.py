@@ -28,7 +28,9 @@ X = planted()
 
 @pytest.fixture(scope="module")
 def mixtures():
-    return select(da.from_array(X, chunks=(1000, 3)), range(3, 6), TYPES, n_init=2, random_state=0)
+    return select(
+        da.from_array(X, chunks=(1000, 3)), range(3, 6), TYPES, n_init=2, sample_size=1500, gap_tol=1e-7, random_state=0
+    )
 
 
 def test_the_choice_is_that_of_all_fits_one_by_one(mixtures):
@@ -82,12 +84,28 @@ def test_a_budget_of_passes_is_kept():
     assert np.isfinite(found.best_.lower_bound_)
 
 
-@pytest.mark.parametrize("criterion", ["aic", "icl"])
-def test_other_criteria_choose_by_themselves(criterion):
-    found = select(X, range(3, 6), ("diag", "spherical"), criterion=criterion, random_state=0)
-    best = found.best_
-    table = found.table_.isel(init=0)
-    np.testing.assert_allclose(table["score"].min().item(), getattr(best, criterion)(), rtol=1e-9)
+@pytest.fixture(scope="module")
+def overlapping():
+    """Two components, so near to each other that few rows are sure of theirs; and fits of one to four."""
+    x = np.random.default_rng(0).standard_normal((3000, 2)) * [1.0, 0.5]
+    x[:1500, 0] += 2.6
+    return x, {k: GaussianMixture(k, n_init=4, tol=1e-6, max_iter=500, random_state=0).fit(x) for k in (1, 2, 3)}
+
+
+@pytest.mark.parametrize(("criterion", "chosen"), [("bic", 2), ("aic", 2), ("icl", 1)])
+def test_criteria_choose_what_fits_one_by_one_say(overlapping, criterion, chosen):
+    x, alone = overlapping
+    found = select(x, (1, 2, 3), "full", criterion=criterion, sample_size=1000, gap_tol=1e-7, random_state=0)
+    right = {k: getattr(fit, criterion)() for k, fit in alone.items()}
+    assert found.best_.n_components == min(right, key=right.get) == chosen
+    np.testing.assert_allclose(getattr(found.best_, criterion)(), right[chosen], atol=0.1)
+    scores = found.table_["score"].isel(init=0, covariance_type=0)
+    assert scores.values.argmin() == chosen - 1
+
+
+def test_weights_that_count_no_rows_are_refused():
+    with pytest.raises(InputError, match="mean of one"):
+        select(X, (2, 3), "full", sample_weight=np.full(len(X), 1 / len(X)), random_state=0)
 
 
 @pytest.mark.parametrize("criterion", ["calinski-harabasz", "davies-bouldin", "silhouette"])
@@ -105,6 +123,8 @@ def test_clusters_are_judged_as_scikit_learn_judges_them(criterion):
         two = np.sort(np.linalg.norm(X[:, None] - best.cluster_centers_, axis=2), axis=1)[:, :2]
         right = ((two[:, 1] - two[:, 0]) / two[:, 1]).mean()
     np.testing.assert_allclose(score, right, rtol=1e-6)
+    # Only distances to centres take a pass of their own.
+    assert (found.history_[-1]["what"] == "separate") == (criterion != "calinski-harabasz")
 
 
 def test_separation_obeys_the_laws_of_a_reduction():

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import click
 
-from daskmix.cli.options import how_to_keep, how_to_run, what_to_fit, what_to_read
-from daskmix.cli.places import connected, free, opened, running
+from daskmix.cli.options import how_to_keep, how_to_run, how_to_weigh, refuse_for_kmeans, what_to_fit, what_to_read
+from daskmix.cli.places import connected, free, opened
 from daskmix.cli.text import facts, print_facts
 
 
 @click.command()
 @click.argument("source", metavar="INPUT")
 @what_to_read
-@click.option("--weights", metavar="NAME", help="A variable over some of the sampled dims: how often each row counts.")
+@how_to_weigh
 @what_to_fit
 @click.option("--out", required=True, metavar="STORE", help="Where to write the model.")
 @click.option("--labels-out", metavar="STORE", help="Where to write the label of each row.")
 @how_to_keep
 @how_to_run
-@click.option("--quiet", is_flag=True, help="No progress.")
 def fit(
     source: str,
     variables: Sequence[str],
@@ -33,10 +32,7 @@ def fit(
     labels_out: str | None,
     scheduler: str | None,
     overwrite: bool,
-    quiet: bool,
-    cache: Literal["auto", "memory", "disk", "off"],
-    cache_limit: int | None,
-    scratch: str | None,
+    run: Any,
     **options: Any,
 ) -> None:
     """Fit a model to the rows of INPUT, a path or URL of a Zarr store.
@@ -55,7 +51,6 @@ def fit(
       On a cluster:
         daskmix fit s3://bucket/x.zarr --model kmeans -k 64 --out model.zarr --scheduler tcp://10.0.0.1:8786
     """
-    run = running(cache, cache_limit, scratch, quiet)
     model = estimator(kind, k, run, options)
     free([out, labels_out], overwrite, inputs=[source])
     from daskmix import write_rows  # here, as everything below needs Dask and Zarr, which the lines above do not
@@ -73,9 +68,7 @@ def fit(
 def estimator(kind: str, k: int, run: Any, options: Mapping[str, Any]) -> Any:
     """The estimator that the options describe."""
     given = {name: value for name, value in options.items() if value is not None}
-    only_mixtures = [f"--{name.replace('_', '-')}" for name in ("covariance_type", "reg_covar") if name in given]
-    if kind == "kmeans" and only_mixtures:
-        raise click.UsageError(f"{only_mixtures[0]} is for mixtures; leave it out, or pass --model gmm")
+    refuse_for_kmeans(kind, given)
     from daskmix import GaussianMixture, KMeans
 
     if kind == "kmeans":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, Literal
 
 import click
 
@@ -32,6 +34,13 @@ def auto_or_number(ctx: click.Context, param: click.Parameter, value: str | None
         return float(value)
     except ValueError:
         raise click.BadParameter(f"{value!r} is neither auto nor a number", ctx, param) from None
+
+
+def refuse_for_kmeans(kind: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that only mixtures have."""
+    only_mixtures = [f"--{name.replace('_', '-')}" for name in ("covariance_type", "reg_covar") if name in given]
+    if kind == "kmeans" and only_mixtures:
+        raise click.UsageError(f"{only_mixtures[0]} is for mixtures; leave it out, or pass --model gmm")
 
 
 def numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[int]:
@@ -87,8 +96,24 @@ what_to_read = _several(
         "single --variable all but the last.",
     ),
 )  # fmt: skip
+how_to_weigh = click.option(
+    "--weights", metavar="NAME", help="A variable over some of the sampled dims: how often each row counts."
+)
+which_model = click.option(
+    "--model", "kind", required=True, type=click.Choice(["kmeans", "gmm"]), help="K-means or mixture."
+)
+how_long = _several(
+    click.option("--max-iter", type=click.IntRange(min=1), help="Most iterations; 300 (kmeans), 100 (gmm) by default."),
+    click.option("--tol", type=click.FloatRange(min=0), help="When to stop; 1e-4 (kmeans) or 1e-3 (gmm) by default."),
+    click.option("--gap-tol", type=click.FloatRange(min=0), help="When an accelerated fit stops; 1e-5 by default."),
+    click.option("--sample-size", type=click.IntRange(min=1), help="Rows of the sample; at most 64 MiB by default."),
+    click.option("--max-passes", type=click.IntRange(min=2), help="Most reads of every chunk; no limit by default."),
+    click.option("--reg-covar", callback=auto_or_number, metavar="auto|FLOAT", help="Smoothing of a mixture; auto."),
+    click.option("--missing", type=click.Choice(["raise", "drop"]), help="What to do about rows with NaN; raise."),
+    click.option("--random-state", type=click.IntRange(0, 2**32 - 1), help="Seed, to get the same model again."),
+)  # fmt: skip
 what_to_fit = _several(
-    click.option("--model", "kind", required=True, type=click.Choice(["kmeans", "gmm"]), help="K-means or mixture."),
+    which_model,
     click.option("-k", "k", required=True, type=click.IntRange(min=1), help="Number of clusters or components."),
     click.option(
         "--covariance-type",
@@ -97,20 +122,13 @@ what_to_fit = _several(
     ),
     click.option("--init", help="Where to start: auto, k-means++, random; k-means|| (kmeans); kmeans (gmm)."),
     click.option("--n-init", type=click.IntRange(min=1), help="Number of starts, of which the best is kept."),
-    click.option("--max-iter", type=click.IntRange(min=1), help="Most iterations; 300 (kmeans), 100 (gmm) by default."),
-    click.option("--tol", type=click.FloatRange(min=0), help="When to stop; 1e-4 (kmeans) or 1e-3 (gmm) by default."),
+    how_long,
     click.option(
         "--accelerate", type=click.Choice(["auto", "none"]),
         help="auto saves passes where there are more rows than the sample holds; none is the textbook's iteration.",
     ),
-    click.option("--gap-tol", type=click.FloatRange(min=0), help="When an accelerated fit stops; 1e-5 by default."),
-    click.option("--sample-size", type=click.IntRange(min=1), help="Rows of the sample; at most 64 MiB by default."),
-    click.option("--max-passes", type=click.IntRange(min=2), help="Most reads of every chunk; no limit by default."),
-    click.option("--reg-covar", callback=auto_or_number, metavar="auto|FLOAT", help="Smoothing of a mixture; auto."),
-    click.option("--missing", type=click.Choice(["raise", "drop"]), help="What to do about rows with NaN; raise."),
-    click.option("--random-state", type=click.IntRange(0, 2**32 - 1), help="Seed, to get the same model again."),
 )  # fmt: skip
-how_to_keep = _several(
+_keeping = _several(
     click.option(
         "--cache", type=click.Choice(["auto", "memory", "disk", "off"]), default="auto", show_default=True,
         help="Where decoded chunks stay between passes: in memory while there is room, then in scratch (auto), in one "
@@ -124,7 +142,29 @@ how_to_keep = _several(
         "--scratch", type=click.Path(exists=True, file_okay=False), metavar="DIR",
         help="A folder on a local disk for scratch; Dask's temporary-directory by default.",
     ),
+    click.option("--quiet", is_flag=True, help="No progress."),
 )  # fmt: skip
+
+
+def how_to_keep(command: Any) -> Any:
+    """Where chunks stay and who is told of passes: the command's `run`."""
+
+    @wraps(command)
+    def with_run(
+        cache: Literal["auto", "memory", "disk", "off"],
+        cache_limit: int | None,
+        scratch: str | None,
+        quiet: bool,
+        **others: Any,
+    ) -> Any:
+        from daskmix import Run
+
+        progress: Literal["terminal", "log"] = "terminal" if sys.stderr.isatty() else "log"
+        return command(run=Run(cache, cache_limit, scratch, progress=False if quiet else progress), **others)
+
+    return _keeping(with_run)
+
+
 how_to_run = _several(
     click.option(
         "--scheduler", metavar="ADDRESS",

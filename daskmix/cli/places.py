@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,11 +79,3 @@ def connected(address: str | None) -> Iterator[None]:
         ) from error
     with client:
         yield
-
-
-def running(cache: Any, cache_limit: int | None, scratch: str | None, quiet: bool) -> Any:
-    """How a fit runs, as the options say; passes are told on stderr unless it is to be quiet."""
-    from daskmix import Run
-
-    progress: Any = "terminal" if sys.stderr.isatty() else "log"
-    return Run(cache, cache_limit, scratch, progress=False if quiet else progress)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from daskmix.cli.fit import estimator
-from daskmix.cli.options import debug, what_to_fit, what_to_read
+from daskmix.cli.options import debug, how_to_weigh, what_to_fit, what_to_read
 from daskmix.cli.places import opened
 from daskmix.cli.text import print_facts
 
@@ -16,6 +16,7 @@ from daskmix.cli.text import print_facts
 @click.command()
 @click.argument("source", metavar="INPUT")
 @what_to_read
+@how_to_weigh
 @what_to_fit
 @click.option("--threads", type=click.IntRange(min=1), help="Of a worker; the cores of this machine by default.")
 @debug
@@ -23,6 +24,7 @@ def plan(
     source: str,
     variables: Sequence[str],
     sample_dims: Sequence[str] | None,
+    weights: str | None,
     kind: str,
     k: int,
     threads: int | None,
@@ -36,7 +38,7 @@ def plan(
     """
     from daskmix import plan as planned
 
-    X, _ = opened(source, variables)
+    X, _ = opened(source, variables, weights)
     found = planned(estimator(kind, k, None, options), X, sample_dims=sample_dims, threads=threads)
     print_facts(found.facts())
     for warning in found.warnings:

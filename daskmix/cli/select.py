@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import click
 
-from daskmix.cli.options import how_to_keep, how_to_run, numbers, what_to_read
-from daskmix.cli.places import connected, free, opened, running
+from daskmix.cli.options import (
+    how_long,
+    how_to_keep,
+    how_to_run,
+    how_to_weigh,
+    numbers,
+    refuse_for_kmeans,
+    what_to_read,
+    which_model,
+)
+from daskmix.cli.places import connected, free, opened
 from daskmix.cli.text import facts, print_facts, print_table
 
 
 @click.command()
 @click.argument("source", metavar="INPUT")
 @what_to_read
-@click.option("--weights", metavar="NAME", help="A variable over some of the sampled dims: how often each row counts.")
-@click.option("--model", "kind", required=True, type=click.Choice(["kmeans", "gmm"]), help="K-means or mixture.")
+@how_to_weigh
+@which_model
 @click.option("-k", "ks", required=True, callback=numbers, metavar="FROM-TO", help="Numbers to try, as 2-12 or 2,4,8.")
 @click.option(
     "--covariance-type",
@@ -31,12 +40,10 @@ from daskmix.cli.text import facts, print_facts, print_table
     type=click.Choice(["bic", "aic", "icl", "calinski-harabasz", "davies-bouldin", "silhouette"]),
     help="What to choose by; bic (gmm) or calinski-harabasz (kmeans) by default.",
 )
-@click.option("--missing", type=click.Choice(["raise", "drop"]), help="What to do about rows with NaN; raise.")
-@click.option("--random-state", type=click.IntRange(0, 2**32 - 1), help="Seed, to get the same model again.")
+@how_long
 @click.option("--out", required=True, metavar="STORE", help="Where to write the best model.")
 @how_to_keep
 @how_to_run
-@click.option("--quiet", is_flag=True, help="No progress.")
 def select(
     source: str,
     variables: Sequence[str],
@@ -50,10 +57,7 @@ def select(
     out: str,
     scheduler: str | None,
     overwrite: bool,
-    quiet: bool,
-    cache: Literal["auto", "memory", "disk", "off"],
-    cache_limit: int | None,
-    scratch: str | None,
+    run: Any,
     **options: Any,
 ) -> None:
     """Fit many models to INPUT in shared passes, and write the best.
@@ -65,13 +69,11 @@ def select(
     """
     from daskmix import select as selected
 
-    if kind == "kmeans" and structures:
-        raise click.UsageError("--covariance-type is for mixtures; leave it out, or pass --model gmm")
-    run = running(cache, cache_limit, scratch, quiet)
     given = {name: value for name, value in options.items() if value is not None}
     tried: dict[str, Any] = {"n_clusters": ks} if kind == "kmeans" else {"n_components": ks}
     if structures:
         tried["covariance_type"] = structures
+    refuse_for_kmeans(kind, tried | given)
     free([out], overwrite, inputs=[source])
     with connected(scheduler):
         X, weight = opened(source, variables, weights)
@@ -81,7 +83,8 @@ def select(
         )  # fmt: skip
         found.best_.save(out, overwrite=overwrite)
     winners = found.table_.isel(init=0).to_dataframe().reset_index().drop(columns="init")
-    print_table(list(winners.columns), [[_shown(value) for value in row] for row in winners.to_numpy()])
+    cells = [[_shown(value) for value in row] for row in winners.to_numpy()]
+    print_table(list(winners.columns), cells, most=len(cells))
     click.echo()
     print_facts(facts(found.best_) | {"chosen by": found.criterion, "model written": out})
 

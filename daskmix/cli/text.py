@@ -45,10 +45,10 @@ def print_facts(facts: Mapping[str, Any]) -> None:
             click.echo(f"{name:<15} {value}")
 
 
-def print_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    shown = [header, *cells[:ROWS_SHOWN]]
+def print_table(header: Sequence[str], cells: Sequence[Sequence[str]], most: int = ROWS_SHOWN) -> None:
+    shown = [header, *cells[:most]]
     widths = [max(len(row[column]) for row in shown) for column in range(len(header))]
     for row in shown:
         click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-    if len(cells) > ROWS_SHOWN:
-        click.echo(f"... and {len(cells) - ROWS_SHOWN} more")
+    if len(cells) > most:
+        click.echo(f"... and {len(cells) - most} more")
