@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar, Self
 
 import numpy as np
@@ -375,19 +376,25 @@ def _squared_exp(halves: Array) -> Array:
         return np.exp(2.0 * halves)
 
 
+@cache
+def _lower_triangle(d: int) -> tuple[Array, Array]:
+    """Rows and columns of what is not above the diagonal: they are asked for in every step."""
+    return np.tril_indices(d)
+
+
 def _log_cholesky(values: Array) -> Array:
     """The rows of lower Cholesky factors with the log of their diagonals, of (k, d, d): (k, d (d + 1) / 2)."""
     d = values.shape[-1]
     lower = np.linalg.cholesky(values)
     diagonal = np.arange(d)
     lower[:, diagonal, diagonal] = np.log(lower[:, diagonal, diagonal])
-    rows, columns = np.tril_indices(d)
+    rows, columns = _lower_triangle(d)
     return lower[:, rows, columns]
 
 
 def _of_log_cholesky(coordinates: Array, d: int) -> Array:
     """The other way, from one row of them all: (k, d, d)."""
-    rows, columns = np.tril_indices(d)
+    rows, columns = _lower_triangle(d)
     coordinates = coordinates.reshape(-1, len(rows))
     lower = np.zeros((len(coordinates), d, d))
     with np.errstate(over="ignore", invalid="ignore"):  # refused afterwards
@@ -401,7 +408,7 @@ def _cholesky_moves(values: Array, factors: Array, moves: Array) -> Array:
     The Fisher information of N(mu, L L') about L is |inv(L) dL|^2, where the diagonal counts twice.
     """
     d = values.shape[-1]
-    rows, columns = np.tril_indices(d)
+    rows, columns = _lower_triangle(d)
     diagonal = rows == columns
     scale = np.ones((len(values), len(rows)))
     scale[:, diagonal] = np.diagonal(np.linalg.cholesky(values), axis1=1, axis2=2)

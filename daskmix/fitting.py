@@ -28,6 +28,7 @@ from daskmix.sampling import Sample, Summarise, Summary, UniformSample
 A = TypeVar("A")
 
 SAMPLE_BYTES = 64 << 20
+SAMPLE_TASK = 1 << 20  # bytes of a task on the sample, which are computed on many times: all threads shall help
 SPARE = 4  # times the rows of the sample are drawn where some may be left out
 NOTHING_READ = Tally(0, 0, 0)
 
@@ -197,4 +198,4 @@ def _pruned(states: Sequence[Any], rows: int) -> float:
 def sampled(sample: Sample, x: Array | None = None) -> Rows:
     """The sample as rows, perhaps with other values."""
     weights = None if (sample.w == 1).all() else sample.w
-    return from_memory([sample.x if x is None else x], 1, weights, Missing.trust)
+    return from_memory([sample.x if x is None else x], 1, weights, Missing.trust, SAMPLE_TASK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -58,17 +59,21 @@ class Mixture:
             return self.covariance.centred(self.means, constants)
         return self.covariance.product(self.means, constants, np.dtype(path))
 
+    @cached_property
+    def product_error(self) -> float:
+        """Of a log density by the product of features, at most, in roundings."""
+        return self.covariance.product_error(self.means)
+
     def path(self, dtype: np.dtype, before: str = "") -> str:
         """The cheapest way to evaluate this mixture that is accurate enough for rows of this type.
 
         The bound is computed from the model alone; the way of the pass before may go on until it is 4 times over.
         """
-        error = self.covariance.product_error(self.means)
         allowed = {"float32": PRODUCT_FLOAT32_ERROR, "float64": PRODUCT_FLOAT64_ERROR}
         ways = ("float32", "float64") if dtype == np.float32 else ("float64",)
         for way in ways:
             slack = HYSTERESIS if way == before else 1.0
-            if error * float(np.finfo(way).eps) / 2 <= allowed[way] * slack:
+            if self.product_error * float(np.finfo(way).eps) / 2 <= allowed[way] * slack:
                 return way
         return "centred"
 

@@ -17,10 +17,10 @@ from daskmix.fitting import Fit, sampled
 from daskmix.sampling import Sample
 
 RACERS = (10, 3, 1)  # on each rung, at most
-SEEDING = 2.0  # passes' worth of rows that the race may visit
+SEEDING = 0.8  # of a pass: rows that the race may visit
 FEWEST, USUAL, MOST = 12, 30, 400  # passes of a racer on one rung
-ROUGH, FINE = 1e-4, 1e-8  # gap that racers leave, and the winner
-LOCAL = 0.15  # of a pass, for the local steps after it
+ROUGH, FINE = 1e-4, 1e-6  # gap that racers leave, and the winner
+LOCAL = 0.1  # of a pass, for the local steps after it
 ENOUGH, USEFUL = 50, 12  # rows for each parameter: to follow the sample far, to follow it at all
 FEW, MOST_STEPS = 5, 100  # steps: where rows are few for the parameters, and of any number of rows
 
@@ -48,8 +48,11 @@ def ladder(total: int, size: int, least: int, starts: int = 0, whole: bool = Fal
     """How starts race on a sample of `size` out of `total` rows, at least so many on each rung.
 
     As many starts as were asked for, or, with none, as many of ten as the passes are worth. The winner is solved on as
-    many rows as they are worth, or on the whole sample, whatever that costs.
+    many rows as they are worth; or all start, and the winner is solved, on the whole sample, whatever that costs.
     """
+    if whole:
+        racers = starts or RACERS[0]
+        return (Rung(size, racers, USUAL, ROUGH),) * (racers > 1) + (Rung(size, 1, MOST, FINE),)
     budget = SEEDING * total / len(RACERS)
     least = min(size, least)
     rungs: list[Rung] = []
@@ -61,8 +64,6 @@ def ladder(total: int, size: int, least: int, starts: int = 0, whole: bool = Fal
         rungs.append(Rung(rows, racers, passes, ROUGH if racers > 1 else FINE))
         if racers == 1:
             break
-    if whole:
-        rungs[-1] = Rung(size, 1, MOST, FINE)
     return tuple(rungs)
 
 

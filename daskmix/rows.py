@@ -27,16 +27,16 @@ SHARES = 512  # a pass is cut into about so many tasks, if they come out neither
 MOST = 1 << 16  # tasks of a pass: beyond, they grow with the data, for one scheduler hands out all of them
 
 
-def bundles_of(nbytes: int) -> int:
+def bundles_of(nbytes: int, small: int = 0) -> int:
     """How many tasks read so many bytes: a number that shares out evenly among the usual numbers of threads."""
-    most = min(max(nbytes // SHARES, SMALL), max(LARGE, nbytes // MOST))
+    most = min(max(nbytes // SHARES, small or SMALL), max(LARGE, nbytes // MOST))
     least = max(1, -(-nbytes // most))
     return -(-least // EVEN) * EVEN if least > EVEN else 1 << (least - 1).bit_length()
 
 
-def bundle_bytes(nbytes: int) -> int:
+def bundle_bytes(nbytes: int, small: int = 0) -> int:
     """How much of so many bytes one task reads."""
-    return -(-nbytes // bundles_of(nbytes))
+    return -(-nbytes // bundles_of(nbytes, small))
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,7 @@ class Rows:
     missing: Missing = Missing.refuse
     in_memory: bool = True
     keep: bool = False  # whether its parts cost so much to read that they are worth keeping
+    small: int = 0  # bytes of a task where there are few; 0 for the usual
     graph: Mapping[Key, Any] = field(default_factory=dict, repr=False)
 
     def with_columns(self, columns: Sequence[int] | None) -> Rows:
@@ -164,7 +165,7 @@ class Rows:
         if self.nbytes is None:
             return [(part,) for part in self.parts]
         # By the middle of each part, so that all bundles come out about the same: the largest holds up the pass.
-        share = max(self.nbytes, 1) / bundles_of(self.nbytes)
+        share = max(self.nbytes, 1) / bundles_of(self.nbytes, self.small)
         sizes = [part.nbytes or 0 for part in self.parts]
         ends = accumulate(sizes)
         numbers = [(end - size / 2) // share for end, size in zip(ends, sizes, strict=True)]
@@ -189,20 +190,20 @@ class _Slab:
         return arrays, np.broadcast_to(w, arrays[0].shape[: w.ndim])
 
 
-def from_memory(arrays: Sequence[Array], axes: int, w: Array | None, missing: Missing) -> Rows:
-    """Rows of arrays in memory whose first `axes` axes are sampled."""
+def from_memory(arrays: Sequence[Array], axes: int, w: Array | None, missing: Missing, small: int = 0) -> Rows:
+    """Rows of arrays in memory whose first `axes` axes are sampled; `small` is as in `Rows`."""
     grid = arrays[0].shape[:axes]
     d = sum(prod(a.shape[axes:]) for a in arrays)
     dtype = np.result_type(*(working_dtype(a.dtype) for a in arrays))
     nbytes = sum(a.nbytes for a in arrays)
-    length = max(1, -(-grid[0] * bundle_bytes(nbytes) // max(nbytes, 1))) if grid[0] else 1
+    length = max(1, -(-grid[0] * bundle_bytes(nbytes, small) // max(nbytes, 1))) if grid[0] else 1
     parts = []
     for number, a in enumerate(range(0, grid[0], length)):
         b = min(a + length, grid[0])
         place = Place((a,) + (0,) * (axes - 1), (b - a, *grid[1:]), tuple(grid))
         share = sum(array[a:b].nbytes for array in arrays)
         parts.append(Part(number, place, d, _Slab(tuple(arrays), w, a, b), nbytes=share))
-    return Rows(tuple(parts), d, dtype, prod(grid), missing)
+    return Rows(tuple(parts), d, dtype, prod(grid), missing, small=small)
 
 
 def memory_weights(weight: Any, rows: int) -> Array | None:

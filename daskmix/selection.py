@@ -23,7 +23,7 @@ from daskmix.estimators.mixture_start import MixtureStart
 from daskmix.fitting import Fit
 from daskmix.kernels import Frame
 from daskmix.mixture import n_parameters
-from daskmix.race import Raced
+from daskmix.race import ENOUGH, Raced
 from daskmix.reduction import Together
 from daskmix.sampling import Sample, Summary
 
@@ -252,7 +252,7 @@ def _mixtures(
                 "components; a criterion takes weights for counts: scale them, e.g. to a mean of one"
             )
         starts = [MixtureStart.of(face, fit, summary, sample) for face in faces]
-        contest = _Contest(starts, [start.raced(n_init, summary.rows) for start in starts], criterion, summary)
+        contest = _Contest(starts, [start.raced(n_init, summary.rows, ENOUGH) for start in starts], criterion, summary)
         ended = contest.run(fit, shared.passes_left(0))
     judged = contest.judged(ended)
     done = np.array([outcome in ("converged", "exhausted") for outcome in judged["outcome"]])

@@ -347,15 +347,15 @@ def test_a_useless_sample_costs_passes_and_no_likelihood():
 
 
 @given(st.integers(100, 10**12), st.integers(10, 10**6), st.integers(1, 10**5), st.integers(0, 20))
-def test_the_race_costs_a_few_passes_at_most(total, size, least, starts):
+def test_the_race_costs_less_than_a_pass(total, size, least, starts):
     size, least = min(size, total), min(size, total, least)
     rungs = ladder(total, size, least, starts)
     assert all(a.rows <= b.rows and a.racers > b.racers for a, b in pairwise(rungs))
     assert rungs[-1].racers == 1
     assert rungs[0].racers == starts or (starts == 0 and rungs[0].racers <= 10)
     assert all(least <= rung.rows <= size for rung in rungs)
-    if starts == 0 and 12 * 3 * least <= 2 * total:
-        assert sum(rung.rows * rung.racers * rung.passes for rung in rungs) <= 2 * total
+    if starts == 0 and 12 * 3 * least <= 0.8 * total:
+        assert sum(rung.rows * rung.racers * rung.passes for rung in rungs) <= 0.8 * total
     # A sample whose size was asked for is solved as a whole.
     assert ladder(total, size, least, starts, whole=True)[-1].rows == size
 
@@ -364,7 +364,7 @@ def test_the_race_costs_a_few_passes_at_most(total, size, least, starts):
 def test_local_steps_cost_a_part_of_a_pass(total, size, parameters):
     rows, steps = local_steps(total, size, parameters)
     assert rows <= size
-    assert rows * steps <= 0.2 * total
+    assert rows * steps <= 0.12 * total
     assert (rows == 0) == (steps == 1)
 
 
@@ -582,7 +582,7 @@ def test_what_cannot_be_used_is_refused_by_name(kind, option, value):
 def test_the_best_of_ten_starts_on_the_sample_beats_one_start():
     rng = np.random.default_rng(0)
     centres = 10 * rng.standard_normal((20, 2))
-    x = centres[np.arange(40_000) % 20] + 0.3 * rng.standard_normal((40_000, 2))
+    x = centres[np.arange(200_000) % 20] + 0.3 * rng.standard_normal((200_000, 2))
     raced = [KMeans(20, sample_size=2000, random_state=s).fit(x).inertia_ for s in range(6)]
     single = [KMeans(20, accelerate="none", random_state=s).fit(x).inertia_ for s in range(6)]
     assert np.mean(raced) <= np.mean(single)

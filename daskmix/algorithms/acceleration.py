@@ -33,7 +33,8 @@ def saddle_free_step(moves: Array, image_moves: Array, residual: Array, cap: flo
     if not sizes.max() > 0:
         raise np.linalg.LinAlgError("the moves vanish in the metric")
     kept = np.flatnonzero(sizes > ALIKE * sizes.max())
-    q, r = np.linalg.qr(moves[kept].T)
+    if len(kept) < len(moves):
+        q, r = np.linalg.qr(moves[kept].T)
     inverse = np.linalg.inv(r)
     hessian = np.eye(len(kept)) - q.T @ image_moves[kept].T @ inverse
     values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)

@@ -81,8 +81,7 @@ class EM(Iteration[EMState, Moments]):
     def noise(self, state: EMState) -> float:
         if state.path == "centred":
             return LEAST_NOISE
-        bound = state.model.covariance.product_error(state.model.means) * float(np.finfo(state.path).eps) / 2
-        return max(LEAST_NOISE, bound)
+        return max(LEAST_NOISE, state.model.product_error * float(np.finfo(state.path).eps) / 2)
 
     def at(self, state: EMState, model: Mixture) -> EMState:
         return replace(state, model=model, path=model.path(self.dtype, state.path), outcome=Outcome.running)

@@ -63,18 +63,10 @@ class MixtureStart:
     """Where the starts of one fit come from."""
 
     def __init__(
-        self,
-        face: GaussianMixture,
-        k: int,
-        structure: Structure,
-        fit: Fit,
-        em: EM,
-        summary: Summary,
-        sample: Sample,
-        patience: int = 300,  # iterations of K-means on the sample, at most
+        self, face: GaussianMixture, k: int, structure: Structure, fit: Fit, em: EM, summary: Summary, sample: Sample
     ) -> None:
         self.face, self.k, self.structure, self.fit, self.em = face, k, structure, fit, em
-        self.frame, self.summary, self.sample, self.patience = em.frame, summary, sample, patience
+        self.frame, self.summary, self.sample = em.frame, summary, sample
         self.variance = np.where(summary.variance > 0, summary.variance, 1.0) * em.frame.scale**2
 
     @cached_property
@@ -97,15 +89,18 @@ class MixtureStart:
         """Free parameters of the mixture."""
         return n_parameters(self.k, self.fit.rows.d, self.structure)
 
-    def among(self, sample: Sample, patience: int) -> MixtureStart:
-        """The same on other rows, and with other patience."""
-        return MixtureStart(self.face, self.k, self.structure, self.fit, self.em, self.summary, sample, patience)
+    def among(self, sample: Sample) -> MixtureStart:
+        """The same on other rows."""
+        return MixtureStart(self.face, self.k, self.structure, self.fit, self.em, self.summary, sample)
 
-    def raced(self, starts: int, total: int) -> list[Raced]:
-        """Several starts, the best first, after as much of EM on the sample as the passes are worth."""
-        least = ROWS_PER_PARAMETER * self.parameters
+    def raced(self, starts: int, total: int, each: int = ROWS_PER_PARAMETER) -> list[Raced]:
+        """Several starts, the best first, after as much of EM on the sample as the passes are worth.
+
+        But on `each` rows for each parameter at least.
+        """
+        least = each * self.parameters
         rungs = ladder(total, len(self.sample), least, starts, whole=self.face.sample_size != "auto")
-        few = self.among(self.sample.best(rungs[0].rows), rungs[0].passes).models(rungs[0].racers)
+        few = self.among(self.sample.best(rungs[0].rows)).models(rungs[0].racers)
 
         def runner(rung: Rung) -> Accelerated:
             return Accelerated(replace(self.em, tol=0.0, max_iter=rung.passes), rung.gap_tol)
@@ -200,7 +195,7 @@ class MixtureStart:
         # K-means measures in the units of X, as scikit-learn's does.
         units = 1.0 / self.frame.scale
         plain = Frame(np.zeros(len(units)), np.ones(len(units)))
-        lloyd = Lloyd(plain, 1e-4 * float((self.variance * units**2).mean()), self.patience)
+        lloyd = Lloyd(plain, 1e-4 * float((self.variance * units**2).mean()))
         centres = plus_plus(self.x * units, self.sample.w, self.k, rng)
         rows = sampled(self.sample, self.x * units)
         (ended,) = self.fit.on_sample([lloyd], [lloyd.start(Centroids(centres))], rows)
