@@ -84,8 +84,9 @@ def raw_starts(settings: Settings) -> Section:
     return Section("From raw starts, without a sample", RAW_TEXT, table(["set", "EM", "accelerated"], lines), required)
 
 
-RAW_TEXT = """Passes until the mean log-likelihood is within 1e-3/1e-5/1e-7 of the optimum that EM reaches from the same
-start (in 2000 passes at most, then polished); medians over the seeds."""
+RAW_TEXT = """Passes that lead to a model whose mean log-likelihood is within 1e-3/1e-5/1e-7 of the optimum that EM
+reaches from the same start (in 2000 passes at most, then polished); medians over the seeds. The pass that finds out is
+not counted: a fit takes it, and those that make sure."""
 
 SAMPLES = ((12_000, 2000, 9), (120_000, 20_000, 28), (400_000, 50_000, 56))
 
@@ -196,7 +197,7 @@ def pipelines(settings: Settings) -> Section:
     return Section("Whole fits of mixtures", PIPELINE_TEXT, table(head, lines), required)
 
 
-TOTAL, ROWS_PER_SAMPLED, BY_ITSELF = 2_400_000, 6, 100_000
+TOTAL, ROWS_PER_SAMPLED, BY_ITSELF = 12_000_000, 6, 100_000
 PIPELINE_TEXT = f"""`GaussianMixture.fit`, every read counted: the survey that draws the sample, the passes, and the
 one that measures what came out. Excess is the mean log-likelihood below the best of all fits of the set. Rows stand in
 the order of their component, or of the picture, and shuffled. The sample is that of `sample_size="auto"`, or, where
@@ -335,7 +336,7 @@ def selections(settings: Settings) -> Section:
     """220 models in shared passes, against all of them one by one."""
     lines, required = [], []
     size, numbers, types = settings.rows(2000), settings.some(NUMBERS), settings.some(TYPES)
-    for problem in (GENERATED[5], GENERATED[4]):
+    for problem in (GENERATED[4], GENERATED[6], GENERATED[5]):
         x = problem.data(settings.rows(SELECT_ROWS))
         found = select(x, numbers, types, n_init=STARTS, sample_size=size, gap_tol=1e-4, reg_covar=1e-6, random_state=0)
         one_by_one = {}
@@ -350,7 +351,6 @@ def selections(settings: Settings) -> Section:
         (name, k), (bic, _) = min(one_by_one.items(), key=lambda item: item[1][0])
         alone = sum(passes for _, passes in one_by_one.values())
         best = found.best_
-        same = (best.covariance_type, best.n_components) == (name, k)
         shared = sum(record["live"] for record in found.history_)
         lines.append([
             f"{problem.name}, {len(x):,} rows", f"{name}, {k}", f"{best.covariance_type}, {best.n_components}",
@@ -358,7 +358,11 @@ def selections(settings: Settings) -> Section:
         ])  # fmt: skip
         progress(" ".join(lines[-1]))
         required.append(at_most(f"selection of 220 models, {problem.name}: passes", 55, found.n_passes_, ""))
-        required.append(at_least(f"selection of 220 models, {problem.name}: the exhaustive choice", 1, float(same), ""))
+        required.append(
+            at_most(
+                f"selection of 220 models, {problem.name}: BIC above the exhaustive choice", SAME, best.bic() - bic, ""
+            )
+        )
     head = [
         "set", "chosen one by one", "chosen by select", "BIC less the exhaustive", "passes one by one",
         "passes of select", "models x passes",
@@ -366,9 +370,10 @@ def selections(settings: Settings) -> Section:
     return Section("Selection", SELECT_TEXT, table(head, lines), tuple(required))
 
 
-SELECT_ROWS = 24_000
+SELECT_ROWS, SAME = 24_000, 0.5
 SELECT_TEXT = """`select` among 2 to 12 components, four structures and five starts of each, 220 models, by BIC; a
-sample of 2,000 rows. One by one, every start of every model goes through EM until it gains less than 1e-6."""
+sample of 2,000 rows. One by one, every start of every model goes through EM until it gains less than 1e-6. Where the
+choices differ, the one of the lower BIC is the better."""
 
 PARTS = {
     "raw": raw_starts,

@@ -31,9 +31,12 @@ class Trace:
     model: Mixture
 
     def until(self, gap: float, top: float) -> float:
-        """Passes until it is so near to the top; infinite where it never is."""
+        """Passes that led to the first model so near to the top; infinite where there is none.
+
+        What a model is worth becomes known in the pass after.
+        """
         near = np.flatnonzero(self.values >= top - gap)
-        return float(near[0] + 1) if len(near) else np.inf
+        return float(near[0]) if len(near) else np.inf
 
 
 def rows_of(x: Array) -> Rows:
