@@ -115,8 +115,8 @@ UNEVEN = (0.5, 0.25, 0.12, 0.08, 0.03, 0.02)
 # Of several kinds of overlapping clusters, that on which EM and a first prototype of the local steps took about as many
 # passes as in the study that the requirements are from.
 OVERLAP, OVERLAP_2 = corner(3, 2.0, 1), clusters(2, 3, 0.9, 1)
-UNBALANCED, TURNED = clusters(3, 6, 2.2, 3, UNEVEN), clusters(2, 6, 4.0, 2, turned=True)
-APART = clusters(4, 5, 6.0, 4)
+UNBALANCED, TURNED = clusters(3, 6, 2.2, 3, UNEVEN), clusters(2, 6, 3.0, 3, turned=True)
+APART = clusters(4, 5, 3.0, 5)
 ALL = 10**9
 
 GENERATED = (

@@ -82,7 +82,7 @@ class Accelerated(Algorithm[AcceleratedState, Any]):
     down: float = 4.0
     creep: float = 1.5  # of the cap, for each own step that was taken
     most: float = 1e6
-    kept: int = 2  # points, after a guess that proved worse
+    kept: int = 3  # points, after a guess that proved worse
 
     def start(self, model: Any = None) -> AcceleratedState:
         nothing = np.empty((0, 0))
