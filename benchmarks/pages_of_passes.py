@@ -15,7 +15,7 @@ FIGURE = "passes.svg"
 
 HOW = """\
 Out of core a fit costs passes over the data times the price of a pass. This page is about the number of passes: how
-daskmix saves them, and how many are left. It was written by `python -m benchmarks.passes --write docs/passes.md`.
+daskmix saves them, and how many are left. It was written by `{command}`, in one run.
 
 ## How it works
 

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -400,7 +401,14 @@ def main() -> None:
         print(f"\n{sections[-1]}", flush=True)
     print(f"\n{headline(sections)}")
     if given.write:
-        page = ["# Passes", HOW, paragraph(machine(2)), str(headline(sections)), *map(str, sections)]
+        command = " ".join(["python -m benchmarks.passes", *sys.argv[1:]])
+        page = [
+            "# Passes",
+            HOW.format(command=command),
+            paragraph(machine(2)),
+            str(headline(sections)),
+            *map(str, sections),
+        ]
         given.write.parent.mkdir(parents=True, exist_ok=True)
         given.write.write_text("\n\n".join(page) + "\n")
         figure(given.write.with_name(FIGURE), settings)

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 PEERS = ["scikit-learn", "dask-ml", "scikit-learn-intelex", "Spark"]
 
 
-def bench(*options):
-    command = [sys.executable, "-m", "benchmarks", *options]
+def bench(*options, program="benchmarks"):
+    command = [sys.executable, "-m", program, *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -118,3 +118,17 @@ def test_a_part_that_is_not_there_is_named_with_those_that_are():
     run = bench("--only=grid,graphs")
     assert run.returncode == 2
     assert "no part begins with graphs; there are grid-kmeans, " in run.stderr
+
+
+def test_passes_are_counted_and_judged(tmp_path):
+    run = bench(
+        "--quick", "--only=raw,seconds,select", f"--write={tmp_path / 'passes.md'}", program="benchmarks.passes"
+    )
+    assert run.returncode == 0, run.stderr
+    page = (tmp_path / "passes.md").read_text()
+    assert "python -m benchmarks.passes --quick --only=raw,seconds,select" in page
+    assert (tmp_path / "passes.svg").read_text().count("<g id=") > 10
+    judged = [cells(line) for line in page.splitlines() if line.endswith(("| yes |", "| no |"))]
+    assert len(judged) == 5 + 2 + 3 * 2
+    (crawl,) = [measured for case, _, measured, _ in judged if "EM takes" in case]
+    assert 1 < float(crawl) < 200
