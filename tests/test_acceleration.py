@@ -3,6 +3,7 @@
 import pickle
 import threading
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 
 import dask.array as da
@@ -56,6 +57,20 @@ def told(algorithm, x, model, w=None, resume=lambda state: state):
         (state,) = next(passes([algorithm], rows, engine=Local(), states=[resume(state)])).states
         states.append(state)
     return states
+
+
+def counted(x, chunk):
+    """Rows that count how often each chunk is made, and the counts."""
+    rows = da.from_array(x, chunks=(chunk, x.shape[1]))
+    reads, lock = np.zeros(rows.numblocks[0], int), threading.Lock()
+
+    def count(block, block_info=None):
+        if block_info:
+            with lock:
+                reads[block_info[0]["chunk-location"][0]] += 1
+        return block
+
+    return rows.map_blocks(count, dtype=float, meta=np.empty((0, x.shape[1]))), reads
 
 
 def objectives(states):
@@ -246,6 +261,16 @@ def test_accelerated_lloyd_takes_fewer_passes_to_as_low_a_cost():
     assert np.mean(costs) < 1.002
 
 
+def test_as_many_empty_clusters_can_move_as_there_were():
+    x = blobs(4000)
+    lloyd = Lloyd(PLAIN)
+    first = lloyd.start(Centroids(x[:300]))
+    assert lloyd.ask(first).relocatable == 256
+    for empty, kept in ((0, 16), (40, 40), (299, 256)):
+        mass = np.where(np.arange(300) < empty, 0.0, 1.0)
+        assert lloyd.ask(replace(first, mass=mass)).relocatable == kept
+
+
 def test_a_fixed_point_of_lloyd_is_one_of_the_accelerated():
     x = blobs(apart=3.0)
     end = told(Lloyd(PLAIN, max_iter=1000), x, Centroids(x[::1000]))[-1].model
@@ -388,15 +413,7 @@ def test_an_accelerated_fit_counts_its_reads_and_its_work_on_the_sample():
 
 @pytest.mark.parametrize("kind", [GaussianMixture, KMeans])
 def test_an_accelerated_fit_reads_each_chunk_once_in_a_pass(kind):
-    reads, lock = np.zeros(6, int), threading.Lock()
-
-    def counted(block, block_info=None):
-        if block_info:
-            with lock:
-                reads[block_info[0]["chunk-location"][0]] += 1
-        return block
-
-    rows = da.from_array(ORDERED, chunks=(10_000, D)).map_blocks(counted, dtype=float, meta=np.empty((0, D)))
+    rows, reads = counted(ORDERED, 10_000)
     model = kind(5, sample_size=5000, random_state=0, run=Run(cache="off")).fit(rows)
     assert model.history_[1]["sample_rows"] > 0
     assert set(reads) == {model.n_passes_}

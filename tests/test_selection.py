@@ -1,11 +1,10 @@
 """`select`: many models in shared passes."""
 
-import threading
-
 import dask.array as da
 import numpy as np
 import pytest
 from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
+from test_acceleration import counted
 
 from daskmix import GaussianMixture, Run, select
 from daskmix.centroids import Centroids, Separate
@@ -63,15 +62,7 @@ def test_models_that_cannot_win_leave_and_the_best_five_stay(mixtures):
 
 
 def test_every_chunk_is_read_once_in_a_pass_for_all_models():
-    reads, lock = np.zeros(6, int), threading.Lock()
-
-    def counted(block, block_info=None):
-        if block_info:
-            with lock:
-                reads[block_info[0]["chunk-location"][0]] += 1
-        return block
-
-    rows = da.from_array(X, chunks=(1000, 3)).map_blocks(counted, dtype=float, meta=np.empty((0, 3)))
+    rows, reads = counted(X, 1000)
     found = select(rows, range(1, 5), ("full", "diag"), n_init=2, random_state=0, run=Run(cache="off"))
     assert set(reads) == {found.n_passes_}
     assert found.n_passes_ < 30
