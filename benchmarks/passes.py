@@ -373,8 +373,9 @@ def selections(settings: Settings) -> Section:
 
 SELECT_ROWS, SAME = 24_000, 0.5
 SELECT_TEXT = """`select` among 2 to 12 components, four structures and five starts of each, 220 models, by BIC; a
-sample of 2,000 rows. One by one, every start of every model goes through EM until it gains less than 1e-6. Where the
-choices differ, the one of the lower BIC is the better."""
+sample of 2,000 rows, on which the best start of each model also meets the next larger one with two components merged.
+One by one, every start of every model goes through EM until it gains less than 1e-6. Where the choices differ, the one
+of the lower BIC is the better."""
 
 PARTS = {
     "raw": raw_starts,

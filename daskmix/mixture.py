@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 
@@ -107,6 +108,25 @@ class Mixture:
             second = self.weights[(slice(None),) + (None,) * (each.ndim - 1)] * (own + each)
         return Moments(self.weights, self.weights[:, None] * offset, second, np.nan, np.nan, origin)
 
+    def merged(self, floor: Array) -> Mixture:
+        """The mixture of one component less that is nearest: two become one with their moments.
+
+        Those whose union loses least of the log-likelihood of rows with known components (Runnalls 2007).
+
+        Raises
+        ------
+        CollapsedComponentError
+            Where rounding leaves no covariance.
+        """
+        sums = self.moments(floor, Origin())
+        order, pairs = self.structure.order, combinations(range(self.shape[0]), 2)
+        nearest = (sums.united(i, j, order).estimate(self.structure, floor) for i, j in pairs)
+        return max(nearest, key=Mixture.sharpness)
+
+    def sharpness(self) -> float:
+        """Mean log density of rows with known components, less a constant that all mixtures share."""
+        return float((self.weights * self.covariance.log_det_factors(self.shape[1])).sum())
+
     def expected(self, truth: Mixture) -> float:
         """Mean log p(row, component) here, less a constant, of rows and components drawn from `truth`."""
         covariance, (_, d) = self.covariance, self.shape
@@ -173,6 +193,17 @@ class Moments(Sums):
             axes = (slice(None),) + (None,) * (own.ndim - 1)
             second = np.where(which[axes], mass[axes] * own, second)
         return Moments(mass, first, second, self.score, self.certainty, self.origin)
+
+    def united(self, i: int, j: int, order: Order) -> Moments:
+        """With the rows of component j in component i."""
+
+        def joined(values: Array) -> Array:
+            values = values.copy()
+            values[i] += values[j]
+            return np.delete(values, j, axis=0)
+
+        second = self.second if order is Order.pooled else joined(self.second)
+        return replace(self, mass=joined(self.mass), first=joined(self.first), second=second)
 
     def estimate(self, structure: Structure, floor: Array) -> Mixture:
         """The mixture of this structure that fits these moments best."""

@@ -16,13 +16,14 @@ from daskmix.algorithms.base import Outcome
 from daskmix.algorithms.lloyd import LloydState
 from daskmix.algorithms.racing import Racing, RacingState
 from daskmix.centroids import Separate, Separation
+from daskmix.covariance import Structure
 from daskmix.errors import CollapsedComponentError, InputError, not_one_of
 from daskmix.estimators import GaussianMixture, KMeans
 from daskmix.estimators.base import Source
 from daskmix.estimators.mixture_start import MixtureStart
 from daskmix.fitting import Fit
 from daskmix.kernels import Frame
-from daskmix.mixture import n_parameters
+from daskmix.mixture import Mixture, n_parameters
 from daskmix.race import ENOUGH, Raced
 from daskmix.reduction import Together
 from daskmix.sampling import Sample, Summary
@@ -69,7 +70,7 @@ class Selection:
 def select(
     X: Source,
     n_components: Any = None,
-    covariance_type: Any = ("full", "diag", "EEE"),
+    covariance_type: Any = None,
     *,
     n_clusters: Any = None,
     n_init: int = 3,
@@ -81,9 +82,9 @@ def select(
 ) -> Selection:
     """Fit many models in shared passes and choose the best.
 
-    The starts of each model race on a sample of the rows; then all models go on together, so that each chunk is read
-    once for all of them. A mixture leaves when even with all that it may gain yet another one is better; the best five
-    always stay.
+    The starts of each model race on a sample of the rows, those of a mixture also against the next larger one of its
+    structure with components merged; then all models go on together, so that each chunk is read once for all of them. A
+    mixture leaves when even with all that it may gain yet another one is better; the best five always stay.
 
     Parameters
     ----------
@@ -92,11 +93,11 @@ def select(
     n_components : sequence of int
         Numbers of components to try; 1 to 10 by default.
     covariance_type : str or sequence of str
-        Covariance structures to try.
+        Covariance structures to try; "full", "diag" and "tied" by default.
     n_clusters : sequence of int
         Numbers of clusters to try, each at least 2: K-means instead of mixtures.
     n_init : int
-        Starts of each model, of which the best on the sample goes on.
+        Starts that are drawn for each model; the best on the sample goes on.
     criterion : {"bic", "aic", "icl"}, or {"calinski-harabasz", "davies-bouldin", "silhouette"} for K-means
         What to choose by; "bic" or "calinski-harabasz" by default. The silhouette is the simplified one, of distances
         to centres.
@@ -113,6 +114,8 @@ def select(
     ------
     InputError, InputTypeError
         X or an option cannot be used.
+    StoreNotFoundError, VariableNotFoundError
+        There is no store or variable of that name.
     CollapsedComponentError
         No mixture could be fitted.
     BadChunkError
@@ -135,8 +138,11 @@ def select(
     if n_clusters is not None:
         if n_components is not None:
             raise InputError("pass n_components for mixtures or n_clusters for K-means, not both")
+        if covariance_type is not None:
+            raise InputError(f"covariance_type={covariance_type!r} is for mixtures; leave it out, or pass n_components")
         return _clusters(X, _numbers("n_clusters", n_clusters, 2), n_init, criterion or CLUSTERS[0], where, options)
-    names = [covariance_type] if isinstance(covariance_type, str) else list(covariance_type)
+    tried = ("full", "diag", "tied") if covariance_type is None else covariance_type
+    names = [tried] if isinstance(tried, str) else list(tried)
     if not names:
         raise InputError("covariance_type must name at least one structure")
     ks = _numbers("n_components", range(1, 11) if n_components is None else n_components, 1)
@@ -252,7 +258,7 @@ def _mixtures(
                 "components; a criterion takes weights for counts: scale them, e.g. to a mean of one"
             )
         starts = [MixtureStart.of(face, fit, summary, sample) for face in faces]
-        contest = _Contest(starts, [start.raced(n_init, summary.rows, ENOUGH) for start in starts], criterion, summary)
+        contest = _Contest(starts, _raced(starts, n_init, summary.rows), criterion, summary)
         ended = contest.run(fit, shared.passes_left(0))
     judged = contest.judged(ended)
     done = np.array([outcome in ("converged", "exhausted") for outcome in judged["outcome"]])
@@ -266,6 +272,31 @@ def _mixtures(
     columns = {name: _beside(values, losers[name], n_init) for name, values in judged.items()}
     table = _table({"n_components": ks, "covariance_type": names}, n_init, columns)
     return Selection(face, table, criterion, fit.history)
+
+
+def _raced(starts: Sequence[MixtureStart], n_init: int, total: int) -> list[list[Raced]]:
+    """The starts of each mixture on the sample, the best first.
+
+    Where the next larger mixture of the structure, with components merged, comes farther than the best that was drawn,
+    it takes its place: a larger mixture has often found all that a smaller one missed.
+    """
+    raced = [start.raced(n_init, total, ENOUGH) for start in starts]
+    larger: dict[Structure, Raced] = {}
+    for start, own in zip(reversed(starts), reversed(raced), strict=True):  # the largest first
+        above = larger.get(start.structure)
+        if above is not None and np.isfinite(above.merit):
+            own[0] = _challenged(start, own[0], above.model, total)
+        larger[start.structure] = own[0]
+    return raced
+
+
+def _challenged(start: MixtureStart, winner: Raced, larger: Mixture, total: int) -> Raced:
+    try:
+        while larger.shape[0] > start.k:
+            larger = larger.merged(start.em.floor)
+    except CollapsedComponentError:
+        return winner
+    return start.challenged(winner, larger, total, ENOUGH)
 
 
 def _outcome(ended: RacingState, i: int) -> str:

@@ -1,5 +1,8 @@
 """The laws of testing.py, over every reduction, structure and both sets of kernels."""
 
+from dataclasses import replace
+from itertools import combinations
+
 import numba
 import numpy as np
 import pytest
@@ -10,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 from daskmix import testing
 from daskmix.centroids import Assign, Centroids
 from daskmix.covariance import Diagonal, Full, Spherical, Tied
-from daskmix.kernels import Frame, compiled, reference
+from daskmix.kernels import Frame, Order, compiled, reference
 from daskmix.kernels.elementary import exp
-from daskmix.mixture import Explain, Learn, Mixture
+from daskmix.mixture import Explain, Learn, Mixture, Origin
 from daskmix.reduction import FAN_IN, Together, merge_tree
 from daskmix.sampling import FarSample, Summarise, UniformSample, uniform
 
@@ -206,6 +209,43 @@ def test_the_m_step_is_a_maximum(structure):
         return -0.5 * (mass @ np.linalg.slogdet(dense)[1] + np.trace(own, axis1=1, axis2=2).sum())
 
     testing.check_structure(structure, mass, scatter, d, likelihood)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_the_halves_of_a_component_are_merged_again(structure):
+    floor, whole = np.full(3, 1e-3), a_mixture(structure, 4, 3)
+    twice, share = [0, 1, 2, 3, 1], np.array([1.0, 0.3, 1.0, 1.0, 0.7])
+    sums = whole.moments(floor, Origin())
+    second = sums.second
+    if structure.order is not Order.pooled:
+        second = second[twice] * share[(slice(None),) + (None,) * (second.ndim - 1)]
+    halves = replace(sums, mass=sums.mass[twice] * share, first=sums.first[twice] * share[:, None], second=second)
+    again = halves.estimate(structure, floor).merged(floor)
+    np.testing.assert_allclose(again.weights, whole.weights, rtol=1e-12)
+    np.testing.assert_allclose(again.means, whole.means, rtol=1e-10)
+    np.testing.assert_allclose(again.covariance.values, whole.covariance.values, rtol=1e-9, atol=1e-12)
+
+
+@given(st.integers(0, 1000), st.integers(2, 6))
+def test_a_merger_keeps_all_moments_and_costs_least(seed, k):
+    mixture = a_mixture(Full(), k, 2, seed)
+    w, m, v = mixture.weights, mixture.means, mixture.covariance.values
+    fewer = mixture.merged(np.zeros(2))
+
+    def whole(weights, means, covariances):
+        return weights @ means, np.einsum("k,kde->de", weights, covariances + means[:, :, None] * means[:, None])
+
+    for kept, was in zip(whole(fewer.weights, fewer.means, fewer.covariance.values), whole(w, m, v), strict=True):
+        np.testing.assert_allclose(kept, was, rtol=1e-8, atol=1e-8)
+
+    def loss(i, j):
+        both, apart = w[i] + w[j], m[i] - m[j]
+        united = (w[i] * v[i] + w[j] * v[j] + w[i] * w[j] / both * np.outer(apart, apart)) / both
+        return both * np.linalg.slogdet(united)[1] - sum(w[a] * np.linalg.slogdet(v[a])[1] for a in (i, j))
+
+    i, j = min(combinations(range(k), 2), key=lambda pair: loss(*pair))
+    expected = np.append(np.delete(w, [i, j]), w[i] + w[j])
+    np.testing.assert_allclose(np.sort(fewer.weights), np.sort(expected), rtol=1e-9)
 
 
 def test_draws_depend_on_the_row_and_are_uniform():

@@ -98,15 +98,25 @@ class MixtureStart:
 
         But on `each` rows for each parameter at least.
         """
-        least = each * self.parameters
-        rungs = ladder(total, len(self.sample), least, starts, whole=self.face.sample_size != "auto")
+        rungs = self._rungs(starts, total, each)
         few = self.among(self.sample.best(rungs[0].rows)).models(rungs[0].racers)
+        return self._race(few, rungs)
 
+    def challenged(self, winner: Raced, model: Mixture, total: int, each: int = ROWS_PER_PARAMETER) -> Raced:
+        """The winner, or this model where it comes farther on the rows that the winner was solved on."""
+        (challenger,) = self._race([model], self._rungs(1, total, each))
+        return challenger if challenger.merit > winner.merit else winner
+
+    def _rungs(self, starts: int, total: int, each: int) -> tuple[Rung, ...]:
+        least, whole = each * self.parameters, self.face.sample_size != "auto"
+        return ladder(total, len(self.sample), least, starts, whole)
+
+    def _race(self, models: list[Mixture], rungs: tuple[Rung, ...]) -> list[Raced]:
         def runner(rung: Rung) -> Accelerated:
             return Accelerated(replace(self.em, tol=0.0, max_iter=rung.passes), rung.gap_tol)
 
         with self.fit.sampling():
-            return race(runner, few, self.sample, rungs, self.fit, merit=lambda state: state.score)
+            return race(runner, models, self.sample, rungs, self.fit, merit=lambda state: state.score)
 
     def accelerated(self, max_iter: int, total: int) -> Accelerated:
         """EM, accelerated, with steps on the sample after each pass where that has rows enough."""
@@ -211,7 +221,7 @@ class MixtureStart:
         return self._estimated(Moments(*moments(self.x, share, self.structure.order), 0.0, 0.0, Origin()))
 
     def _of_shares(self, given: Array) -> Mixture:
-        total = self.fit.rows.total
+        total = self.fit.rows.counted("init_params")
         if given.shape not in ((total,), (total, self.k)):
             raise InputError(
                 f"init_params has shape {given.shape}; pass labels ({total},) or responsibilities ({total}, {self.k})"
