@@ -354,6 +354,17 @@ def test_small_chunks_are_read_with_their_neighbours_each_once(grid, run):
         assert part.number == first
 
 
+@pytest.mark.parametrize("variables", ["v", ["v"]])
+def test_one_variable_means_the_same_by_path_and_in_a_dataset(variables, tmp_path):
+    x = xr.Dataset({"v": (("row", "f"), X), "other": ("row", X[:, 0])})
+    x.to_zarr(tmp_path / "x.zarr", consolidated=False)
+    for source in (tmp_path / "x.zarr", x, x.chunk(row=100)):
+        model = kmeans().fit(source, variables=variables)
+        assert_same(model, REFERENCE[kmeans])
+        labels = model.predict(source, variables=variables)
+        np.testing.assert_array_equal(labels, model.predict(x["v"]))
+
+
 @pytest.mark.parametrize("how", ["array", "path", "group"])
 def test_shards_are_read_whole(how, tmp_path):
     place = tmp_path / "x.zarr"

@@ -26,7 +26,7 @@ from daskmix.fitting import Fit, sample_size
 from daskmix.hooks import Run
 from daskmix.rows import Rows
 from daskmix.sources.dask import is_dask_frame, rows_from_dask_array
-from daskmix.sources.labelled import Labelled, rows_from_labelled, take_apart
+from daskmix.sources.labelled import Labelled, chosen, rows_from_labelled, take_apart
 from daskmix.sources.zarr import (
     Stored,
     is_path,
@@ -36,8 +36,6 @@ from daskmix.sources.zarr import (
     rows_from_stored_variables,
 )
 from daskmix.store import save_model, vacant
-
-LEFT_OUT = -2  # the label of rows that were left out; -1 is for noise
 
 Source = Any  # what a user passes as X
 
@@ -60,17 +58,18 @@ class Estimator(BaseEstimator):
 
     # --- what a user passes -------------------------------------------------------------------------------------------
 
-    def _opened(self, X: Source, variables: Sequence[str] | None) -> Source:
+    def _opened(self, X: Source, variables: str | Sequence[str] | None) -> Source:
         """Paths, URLs and Zarr arrays as the lazy objects that they name."""
+        names = [variables] if isinstance(variables, str) else variables
         if is_path(X):
-            return open_path(X, [variables] if isinstance(variables, str) else variables)
-        if variables is not None:
+            return open_path(X, names)
+        if names:
             if not isinstance(X, xr.Dataset):
                 raise InputError("variables= names variables of a store or Dataset; X is neither")
-            absent = [v for v in variables if v not in X]
+            absent = [v for v in names if v not in X]
             if absent:
                 raise VariableNotFoundError(f"X has no variable {absent[0]!r}; it has {', '.join(map(str, X))}")
-            return X[list(variables)]
+            return chosen(X, names)
         if isinstance(X, zarr.Group):
             raise InputTypeError(
                 "X is a Zarr group; pass its path, or xarray.open_zarr(...) of it, or one of its arrays"
@@ -261,7 +260,7 @@ class Estimator(BaseEstimator):
     def _warn_unfinished(self, unit: str) -> None:
         warnings.warn(
             f"the passes were spent before the estimated gap had stayed below {self._least_gap()}: it "
-            f"{self._gap_in_words(unit)}; raise max_iter, max_passes, tol or gap_tol",
+            f"{self._gap_in_words(unit)}; raise max_iter, max_passes or {'tol' if self.tol == 0 else 'gap_tol'}",
             ConvergenceWarning,
             stacklevel=4,
         )
@@ -308,6 +307,8 @@ class Estimator(BaseEstimator):
 
     def save(self, path: Any, *, overwrite: bool = False) -> None:
         """Write the fitted model to a Zarr store, without pickle.
+
+        `run` and `random_state` stay behind, and a start that is a model or a callable becomes "auto".
 
         Parameters
         ----------

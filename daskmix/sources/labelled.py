@@ -41,6 +41,11 @@ class Labelled:
         return tuple(self.variables[0].sizes[dim] for dim in self.sample_dims)
 
 
+def chosen(x: Any, variables: Sequence[str]) -> Any:
+    """Some variables of a Dataset; a single one as a DataArray, whose last dim holds the features."""
+    return x[list(variables) if len(variables) > 1 else variables[0]]
+
+
 def take_apart(x: xr.Dataset | xr.DataArray, sample_dims: Sequence[Hashable] | None) -> Labelled:
     """Which dims are sampled and what the features are called."""
     if isinstance(sample_dims, str):

@@ -17,7 +17,7 @@ from daskmix.block import Array, Missing, Place, working_dtype
 from daskmix.errors import InputTypeError, StoreNotFoundError, VariableNotFoundError
 from daskmix.rows import Part, Rows, bad_chunk, box, places
 from daskmix.sources.dask import checked_weight, from_dask
-from daskmix.sources.labelled import Labelled, labelled_weight, rows_from_labelled
+from daskmix.sources.labelled import Labelled, chosen, labelled_weight, rows_from_labelled
 
 # Bytes: small neighbours are asked for together until they are so many, for a call costs as much as to decode them.
 RUN = 1 << 20
@@ -80,13 +80,7 @@ def open_path(path: Any, variables: Sequence[str] | None = None) -> Stored:
         raise VariableNotFoundError(
             f"the group at {name} has no variable {absent[0]!r}; it has {', '.join(map(str, bare.data_vars))}"
         )
-    return only(stored, variables)
-
-
-def only(stored: Stored, variables: Sequence[str]) -> Stored:
-    """Some variables of a group; a single one as a DataArray."""
-    wanted: Any = list(variables) if len(variables) > 1 else variables[0]
-    return Stored(stored.lazy[wanted], stored.bare[wanted])
+    return Stored(chosen(stored.lazy, variables), chosen(stored.bare, variables))
 
 
 def of_array(array: zarr.Array) -> Stored:
