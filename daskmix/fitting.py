@@ -112,8 +112,9 @@ class Fit:
             states = done.states
             if done.read.refused and not any(record["refused"] for record in self.history):
                 warnings.warn(
-                    f"scratch could not be written for {done.read.refused} chunks (a full disk, or a quota), so they "
-                    "are decoded again in every pass; make room there, or pass run=Run(scratch=...), another folder",
+                    f"scratch could not be written for {done.read.refused} chunks (a full disk, a quota, or no such "
+                    "folder there), so they are decoded again in every pass; make room there, or pass "
+                    "run=Run(scratch=...), another folder",
                     ScratchFullWarning,
                     stacklevel=4,
                 )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import threadpoolctl
 
+from daskmix.engines.dask import processor
 from daskmix.engines.keep import Keep, keep_for
 from daskmix.errors import InputError, not_one_of
 
@@ -42,18 +43,31 @@ class Run:
         memory that the process may use, and half of what is free on the disk.
         Bounds that K-means remembers of its rows, with 128 clusters or more, count as memory; also of rows in memory.
     scratch : str, path or None
-        A folder on a local disk for scratch. By default Dask's `temporary-directory`, else the system's, unless that is
-        no local disk.
+        A folder on a local disk for scratch, where the work is done: on a cluster on each worker. By default a worker's
+        `local_directory`, elsewhere Dask's `temporary-directory` or the system's, unless that is no local disk.
     progress : {"auto", "terminal", "log"} or False
         Where each pass is told. "auto" is the terminal where there is one, log lines elsewhere, and nothing unless the
         estimator's `verbose` is set.
     callbacks : tuple of callables
-        Each is called after every pass with its record, a mapping (see `history_`).
+        Each is called after every pass with its record, a mapping (see below).
     device : "cuda" or None
         Where the passes of a fit compute. None is where the rows are: on the CPU, or on the GPU if the chunks of X are
         CuPy arrays. "cuda" moves each tile of rows to the GPU of the worker that reads it, with CuPy. This is the one
         exception to "never changes the result": a GPU sums in another order, so results agree with the CPU's to
         rounding, not to the bit. `predict` and `score` compute where the rows are.
+
+    Notes
+    -----
+    A record of a pass, as in `history_` of a fitted model, holds
+
+    - `pass`, from 1; `what` was asked ("survey", "lloyd", "em", ...); the best `objective` of all starts and what it
+      measures (`measure`); how many models were `live`;
+    - `seconds`; `chunks`, `rows` (those left out among them) and `bytes` that were visited, `decoded` bytes that had to
+      be read from the source, and the chunks that scratch had `refused`;
+    - `sample_rows` and `sample_seconds`: the work on the sample before the pass;
+    - `path`: how densities were evaluated, by a product in "float32" or "float64", or "centred"; `pruned`: the share of
+      distances that bounds spared;
+    - `fingerprint`, in the first: the processor and the versions that the last bits depend on.
     """
 
     cache: Literal["auto", "memory", "disk", "off"] = "auto"
@@ -69,8 +83,6 @@ class Run:
         limit = self.cache_limit
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 0):
             raise InputError(f"cache_limit={limit!r} must be a number of bytes, or None")
-        if self.scratch is not None and not os.path.isdir(self.scratch):
-            raise InputError(f"scratch={os.fspath(self.scratch)!r} is no folder on this machine; make it first")
         if self.progress not in PROGRESS:
             raise not_one_of("progress", self.progress, PROGRESS)
         if self.device not in DEVICES:
@@ -124,7 +136,7 @@ def fingerprint() -> dict[str, str]:
     }
     packages = {name: version(name) for name in ("daskmix", "numpy", "scipy", "numba")}
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "blas": ", ".join(sorted(described)),
         "python": platform.python_version(),
         "float": np.dtype(np.float64).str,

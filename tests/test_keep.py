@@ -20,7 +20,7 @@ from daskmix import GaussianMixture, KMeans, Run
 from daskmix.block import Missing
 from daskmix.engines import keep
 from daskmix.engines.keep import Held, Keep, filesystem, keep_for, narrowed, scratch_folder
-from daskmix.errors import InputError
+from daskmix.errors import InputError, ScratchFullWarning
 from daskmix.sources.dask import rows_from_dask_array
 
 ROWS, D, CHUNKS = 500, 4, 24
@@ -292,6 +292,24 @@ def test_on_a_cluster_each_chunk_is_decoded_once_and_let_go(store, right, tmp_pa
 def test_what_cannot_be_is_refused():
     with pytest.raises(InputError, match="did you mean 'memory'"):
         Run(cache="mem")
-    for bad in ({"cache": "ram"}, {"cache_limit": -1}, {"cache_limit": 1.5}, {"scratch": "/no/such/folder"}):
+    for bad in ({"cache": "ram"}, {"cache_limit": -1}, {"cache_limit": 1.5}):
         with pytest.raises(InputError):
             Run(**bad)
+
+
+def test_scratch_is_looked_for_where_it_is_used(store, right, tmp_path):
+    nowhere = Run(cache="disk", scratch=tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no folder on this machine"):
+        bits(store, nowhere)
+    with (
+        LocalCluster(1, threads_per_worker=1, local_directory=tmp_path, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        # A folder that only the workers lack is no reason to fail: they do without, and keep count of nothing.
+        with pytest.warns(ScratchFullWarning, match="no such folder"):
+            found, model = bits(store, nowhere)
+        assert found == right
+        assert model.bytes_read_ == model.n_passes_ * CHUNKS * CHUNK_BYTES
+        assert client.submit(lambda: keep._shelf.disk).result() == 0
+        folder = client.submit(lambda: str(scratch_folder(Keep(disk=True)))).result()
+        assert folder.startswith(str(tmp_path))

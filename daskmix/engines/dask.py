@@ -14,7 +14,7 @@ import dask.threaded
 from dask.base import get_scheduler
 
 from daskmix.block import Missing
-from daskmix.engines.keep import NOTHING, Held, Keep
+from daskmix.engines.keep import NOTHING, Held, Keep, this_worker
 from daskmix.engines.local import Local, Shelves, answer_bundle, merge_answers, one_blas_thread
 from daskmix.errors import (
     AsynchronousClientError,
@@ -39,21 +39,11 @@ def engine_for(rows: Rows, keep: Keep = NOTHING) -> Engine:
     Inside a task of a Dask cluster everything is done in that task: waiting for other tasks could wait for ever. Rows
     in memory are computed on by the threads of this process. Anything else goes to the scheduler that Dask would use.
     """
-    if _inside_a_task():
+    if this_worker() is not None:
         return Local(keep=keep)
     if rows.in_memory:
         return Local(keep=keep) if len(rows.bundles) <= 1 else OnDask(scheduler="threads", keep=keep)
     return OnDask(keep=keep)
-
-
-def _inside_a_task() -> bool:
-    from distributed import get_worker  # slow to import, and not needed for rows in memory
-
-    try:
-        get_worker()
-    except ValueError:
-        return False
-    return True
 
 
 def _schedule(name: str | None) -> Callable[..., Any]:
@@ -131,6 +121,7 @@ class OnDask:
 
     def _here(self, schedule: Any, reduction: Reduction[A], rows: Rows) -> Any:
         """By the threads of this process, which holds the bundles itself."""
+        self.shelves.keep.check_scratch()
         tasks, last = self._graph(reduction, rows, self.shelves.of(rows))
         with one_blas_thread():
             return schedule(tasks, last)

@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 
 from daskmix.block import Array, Block, Missing, clean
+from daskmix.errors import InputError
 from daskmix.passes import Tally
 from daskmix.rows import Part, Raw
 
@@ -39,8 +40,18 @@ class Keep:
     memory: bool = False
     disk: bool = False
     limit: int | None = None  # bytes, of memory where memory may be used, else of disk
-    scratch: str | None = None  # a folder; None: Dask's temporary directory, unless that is no local disk
+    scratch: str | None = None  # a folder; None: a worker's own, or Dask's temporary one, unless that is no local disk
     fit: str = ""  # chunks of one fit share a file
+
+    def check_scratch(self) -> None:
+        """Where this process is to write scratch itself, the folder that was asked for must be here.
+
+        Raises
+        ------
+        InputError
+        """
+        if self.scratch is not None and not os.path.isdir(self.scratch):
+            raise InputError(f"scratch={self.scratch!r} is no folder on this machine; make it first")
 
 
 def keep_for(cache: str, limit: int | None, scratch: str | None) -> Keep:
@@ -244,20 +255,24 @@ class _Shelf:
         folder = scratch_folder(keep)
         if folder is None:
             return None, 0
-        nbytes = x.nbytes + (0 if w is None else w.nbytes)
-        limit = keep.limit if not keep.memory else None
+        nbytes, reserved = x.nbytes + (0 if w is None else w.nbytes), False
         try:
-            free = int(shutil.disk_usage(folder).free * SHARE_OF_DISK)
-            if not self._reserve("disk", nbytes, self.disk + free if limit is None else limit):
+            reserved = self._reserve("disk", nbytes, self._disk_limit(folder, keep))
+            if not reserved:
                 return None, 0
             scratch = self._scratch_of(keep.fit, folder)
             kept = _Kept(scratch.write(x), None if w is None else scratch.write(w), like, size)
-        except OSError:  # full, or over a quota, or not writable: a cache may do without
+        except OSError:  # full, or over a quota, not writable, or not there: a cache may do without
             self.full.add(keep.fit)
-            self._release("disk", nbytes)
+            self._release("disk", nbytes * reserved)
             return None, 1
         weakref.finalize(kept, self._release_on_disk, scratch, nbytes)
         return kept, 0
+
+    def _disk_limit(self, folder: Path, keep: Keep) -> int:
+        if keep.limit is not None and not keep.memory:
+            return keep.limit
+        return self.disk + int(shutil.disk_usage(folder).free * SHARE_OF_DISK)
 
     def _scratch_of(self, fit: str, folder: Path) -> _Scratch:
         with self.lock:
@@ -306,15 +321,22 @@ def _memory_limit(keep: Keep) -> int:
     return int(SHARE_OF_MEMORY * memory_of_this_process()) if keep.limit is None else keep.limit
 
 
-def memory_of_this_process() -> int:
-    """Bytes that this process may use: its worker's limit, or the machine's, its control group's and its own."""
-    from distributed import get_worker  # slow to import, and only here where something is kept
-    from distributed.system import MEMORY_LIMIT
+def this_worker() -> Any:
+    """The Dask worker whose task this is; None anywhere else."""
+    from distributed import get_worker  # slow to import, and not needed for rows in memory
 
     try:
-        of_worker = get_worker().memory_manager.memory_limit
+        return get_worker()
     except ValueError:
-        of_worker = None
+        return None
+
+
+def memory_of_this_process() -> int:
+    """Bytes that this process may use: its worker's limit, or the machine's, its control group's and its own."""
+    from distributed.system import MEMORY_LIMIT  # slow to import, and only here where something is kept
+
+    worker = this_worker()
+    of_worker = None if worker is None else worker.memory_manager.memory_limit
     limits = [of_worker or MEMORY_LIMIT, MEMORY_LIMIT]
     if os.name == "posix":
         import resource
@@ -332,7 +354,11 @@ def scratch_folder(keep: Keep) -> Path | None:
     """Where scratch goes; None where there is no local disk for it."""
     if keep.scratch is not None:
         return Path(keep.scratch)
-    folder = Path(dask.config.get("temporary-directory", None) or tempfile.gettempdir())
+    worker = this_worker()
+    if worker is not None:
+        folder = Path(worker.local_directory)
+    else:
+        folder = Path(dask.config.get("temporary-directory", None) or tempfile.gettempdir())
     return None if filesystem(folder) in UNFIT_FOR_SCRATCH else folder
 
 
