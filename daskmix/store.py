@@ -22,7 +22,7 @@ from daskmix.errors import BadChunkError, IncompleteStoreError, SchemaError, Sto
 SCHEMA = 1
 MARK = "daskmix"
 ROWS = "rows"  # the kind of a store that holds values of rows
-LEFT_OUT = -2
+LEFT_OUT = -2  # the label of rows that were left out; -1 is for noise
 CHUNK_ROWS = 1 << 20
 
 # What a fitted model consists of, beside its parameters.
@@ -50,18 +50,18 @@ def vacant(path: Any, overwrite: bool = False) -> bool:
     StoreExistsError
         There is one and `overwrite` was not asked for, or something that is not a Zarr store.
     """
-    path = _place(path)
+    path = place_of(path)
     taken = _is_store(path)
     root = path.root if isinstance(path, zarr.storage.LocalStore) else path
     if not taken and isinstance(root, Path) and (root.is_file() or (root.is_dir() and any(root.iterdir()))):
         raise StoreExistsError(f"{root} exists and is not a Zarr store; it is never replaced, choose another path")
     if taken and not overwrite:
-        raise StoreExistsError(f"{path} exists; pass overwrite (--overwrite) to replace it, or another path")
+        raise StoreExistsError(f"{path} exists; pass another path, or overwrite (--overwrite) where there is one")
     return taken
 
 
-def _place(path: Any) -> Any:
-    """What stands for a local directory as a path, anything else as it is."""
+def place_of(path: Any) -> Any:
+    """What names a local directory as a path, anything else as it is."""
     if isinstance(path, str) and ("://" not in path or path.startswith("file://")):
         return Path(path.removeprefix("file://"))
     return Path(path) if isinstance(path, os.PathLike) else path
@@ -78,7 +78,7 @@ def _is_store(path: Any) -> bool:
 def _begin(path: Any, overwrite: bool, kind: str) -> zarr.Group:
     """An empty group that says that it is not complete."""
     taken = vacant(path, overwrite)
-    return zarr.create_group(_place(path), overwrite=taken, attributes={MARK: _mark(kind, complete=False)})
+    return zarr.create_group(place_of(path), overwrite=taken, attributes={MARK: _mark(kind, complete=False)})
 
 
 def _mark(kind: str, complete: bool) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def open_group(path: Any) -> zarr.Group:
         There is none.
     """
     try:
-        node = zarr.open(_place(path), mode="r")
+        node = zarr.open(place_of(path), mode="r")
     except (FileNotFoundError, NotADirectoryError, zarr.errors.NodeNotFoundError) as error:
         raise StoreNotFoundError(f"there is no Zarr store at {path}") from error
     except (ValueError, ImportError) as error:
@@ -235,7 +235,7 @@ def write_rows(values: Any, path: Any, *, overwrite: bool = False) -> None:
     dataset.to_zarr(
         group.store, group=group.path or None, mode="a", encoding=encoding, consolidated=False, zarr_format=3
     )
-    zarr.open_group(_place(path), mode="r+").attrs[MARK] = _mark(ROWS, complete=True)
+    zarr.open_group(place_of(path), mode="r+").attrs[MARK] = _mark(ROWS, complete=True)
 
 
 def _as_dataset(values: Any) -> xr.Dataset:

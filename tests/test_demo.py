@@ -114,7 +114,7 @@ def test_a_second_demo_is_refused_before_any_work_unless_asked_to_overwrite(show
     monkeypatch.setattr(demo, "segment_photographs", lambda *_: pytest.fail("work was done"))
     result = run(out)
     assert result.exit_code == 2
-    assert "exists; pass overwrite (--overwrite)" in result.stderr
+    assert "exists; pass another path, or overwrite (--overwrite)" in result.stderr
 
 
 def test_overwrite_replaces_stores_and_leaves_other_files(shown, monkeypatch):

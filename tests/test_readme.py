@@ -1,6 +1,7 @@
 """What the README shows, runs."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from click.testing import CliRunner
+from distributed import LocalCluster
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parent.parent / "README.md").read_text(), re.DOTALL)
+from daskmix.cli import main
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(r"^daskmix (.*)", README, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +41,13 @@ def test_a_block_of_the_readme_runs(folder, number):
     script.write_text(BLOCKS[number])
     ran = subprocess.run([sys.executable, script], cwd=folder, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_the_commands_run_one_after_the_other(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert len(COMMANDS) == 6
+    with LocalCluster(1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        for command in COMMANDS:
+            there = command.replace("tcp://127.0.0.1:8786", cluster.scheduler_address)
+            ran = CliRunner().invoke(main, shlex.split(there))
+            assert ran.exit_code == 0, ran.output

@@ -31,6 +31,7 @@ BAD_INPUT = (
     IncompleteStoreError,
 )
 DEBUG = "daskmix.debug"
+OPTIONS = {'missing="drop"': "--missing drop", "run=Run(scratch=...)": "--scratch"}  # what Python's words are here
 
 
 class BadInput(click.ClickException):
@@ -41,11 +42,19 @@ class BadInput(click.ClickException):
 
 def _told(error: Exception) -> click.ClickException:
     """An error as one line on stderr, with its exit code."""
-    said = " ".join(str(error).split()).replace('missing="drop"', "--missing drop")
+    said = _said(error)
     if isinstance(error, BAD_INPUT):
         return BadInput(said)
     expected = isinstance(error, DaskmixError)
     return click.ClickException(said if expected else f"{type(error).__name__}: {said} (--debug shows where)")
+
+
+def _said(message: object) -> str:
+    """On one line, in the words of the command line."""
+    said = " ".join(str(message).split())
+    for word, option in OPTIONS.items():
+        said = said.replace(word, option)
+    return said
 
 
 class Commands(click.Group):
@@ -65,4 +74,4 @@ class Commands(click.Group):
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+    click.echo(f"Warning: {_said(message)}", err=True)

@@ -104,7 +104,10 @@ which_model = click.option(
 )
 how_long = _several(
     click.option("--max-iter", type=click.IntRange(min=1), help="Most iterations; 300 (kmeans), 100 (gmm) by default."),
-    click.option("--tol", type=click.FloatRange(min=0), help="When to stop; 1e-4 (kmeans) or 1e-3 (gmm) by default."),
+    click.option(
+        "--tol", type=click.FloatRange(min=0),
+        help="When the textbook's iteration stops, 1e-4 (kmeans) or 1e-3 (gmm) by default; 0 goes on to a fixed point.",
+    ),
     click.option("--gap-tol", type=click.FloatRange(min=0), help="When an accelerated fit stops; 1e-5 by default."),
     click.option("--sample-size", type=click.IntRange(min=1), help="Rows of the sample; at most 64 MiB by default."),
     click.option("--max-passes", type=click.IntRange(min=2), help="Most reads of every chunk; no limit by default."),
@@ -120,7 +123,10 @@ what_to_fit = _several(
         type=click.Choice(["full", "tied", "diag", "spherical"]),
         help="Shape of a mixture's covariances; full by default.",
     ),
-    click.option("--init", help="Where to start: auto, k-means++, random; k-means|| (kmeans); kmeans (gmm)."),
+    click.option(
+        "--init",
+        help="Where to start: auto, k-means++, random; k-means|| (kmeans); kmeans, random_from_data (gmm).",
+    ),
     click.option("--n-init", type=click.IntRange(min=1), help="Number of starts, of which the best is kept."),
     how_long,
     click.option(
@@ -139,8 +145,9 @@ _keeping = _several(
         help="Most that one process keeps, e.g. 2GiB; by default 30 % of its memory, half of the free disk.",
     ),
     click.option(
-        "--scratch", type=click.Path(exists=True, file_okay=False), metavar="DIR",
-        help="A folder on a local disk for scratch; Dask's temporary-directory by default.",
+        "--scratch", metavar="DIR",
+        help="A folder on a local disk for scratch, on a cluster on each worker; by default the worker's "
+        "local-directory, or Dask's temporary-directory.",
     ),
     click.option("--quiet", is_flag=True, help="No progress."),
 )  # fmt: skip

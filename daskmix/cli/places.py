@@ -46,14 +46,19 @@ def free(outputs: Sequence[str | None], overwrite: bool, inputs: Sequence[str]) 
 
 
 def _place(path: str) -> str:
-    return path.rstrip("/") if "://" in path else str(Path(path).resolve())
+    from daskmix.store import place_of
+
+    place = place_of(path)
+    return str(place.resolve()) if isinstance(place, Path) else path.rstrip("/")
 
 
 def _refuse_below_a_file(path: str) -> None:
-    above = [] if "://" in path else Path(path).resolve().parents
-    for place in above:
-        if place.is_file():
-            raise InputError(f"{path} cannot be written: {place} is a file; choose another path")
+    from daskmix.store import place_of
+
+    place = place_of(path)
+    for above in place.resolve().parents if isinstance(place, Path) else ():
+        if above.is_file():
+            raise InputError(f"{path} cannot be written: {above} is a file; choose another path")
 
 
 @contextmanager

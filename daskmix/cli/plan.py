@@ -38,8 +38,9 @@ def plan(
     """
     from daskmix import plan as planned
 
-    X, _ = opened(source, variables, weights)
-    found = planned(estimator(kind, k, None, options), X, sample_dims=sample_dims, threads=threads)
+    X, weight = opened(source, variables, weights)
+    model = estimator(kind, k, None, options)
+    found = planned(model, X, sample_weight=weight, sample_dims=sample_dims, threads=threads)
     print_facts(found.facts())
     for warning in found.warnings:
         click.echo(f"Warning: {warning}", err=True)

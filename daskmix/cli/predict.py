@@ -37,8 +37,9 @@ def predict(
 ) -> None:
     """Label the rows of INPUT by the model at MODEL.
 
-    MODEL is what `daskmix fit` or save() wrote. Without --variable, the variables that it was fitted on are read.
-    Labels keep the sampled dims, their coordinates and chunks; rows left out have the label -2, the store's _FillValue.
+    MODEL is what `daskmix fit` or save() wrote. Without --variable, the variables are read that its features are named
+    after, or all; where features lie within a variable, pass --variable and --sample-dims as to the fit. Labels keep
+    the sampled dims, their coordinates and chunks; rows left out have the label -2, the store's _FillValue.
 
     \b
     Examples:
