@@ -48,6 +48,8 @@ class Plan:
         Most that one task holds: the chunk it computes on, the next one, a tile and its answer.
     worker_bytes : int
         Most that a worker of `threads` holds, beside what it keeps in its cache.
+    threads : int
+        Of a worker.
     warnings : tuple of str
     """
 
@@ -77,16 +79,22 @@ class Plan:
             "tasks per pass": f"{self.tasks:,}",
             "sample": f"{format_bytes(self.sample_bytes)}, in this process",
             "model": f"{format_bytes(self.model_bytes)}; {format_bytes(self.answer_bytes)} from each task",
-            "memory": _size(self.worker_bytes, unknown) + f" for a worker of {self.threads} threads, beside its cache",
+            "memory": _size(self.worker_bytes, unknown, f" for a worker of {self.threads} threads, beside its cache"),
         }
 
 
-def _size(nbytes: int | None, unknown: str) -> str:
-    return unknown if nbytes is None else format_bytes(nbytes)
+def _size(nbytes: int | None, unknown: str, of_what: str = "") -> str:
+    return unknown if nbytes is None else format_bytes(nbytes) + of_what
 
 
 def plan(
-    estimator: Any, X: Source, *, sample_dims: Any = None, variables: Any = None, threads: int | None = None
+    estimator: Any,
+    X: Source,
+    *,
+    sample_weight: Any = None,
+    sample_dims: Any = None,
+    variables: Any = None,
+    threads: int | None = None,
 ) -> Plan:
     """What `estimator.fit(X)` will cost: passes, bytes, tasks and memory. Only metadata are read.
 
@@ -94,30 +102,36 @@ def plan(
     ----------
     estimator : KMeans or GaussianMixture
         As it would be fitted.
-    X, sample_dims, variables
+    X, sample_weight, sample_dims, variables
         As its `fit` takes them.
     threads : int
         Of a worker; the cores of this machine by default.
+
+    Returns
+    -------
+    Plan
 
     Raises
     ------
     InputError, InputTypeError
         X or an option cannot be used.
+    StoreNotFoundError, VariableNotFoundError
+        There is no store or variable of that name.
     """
     if not isinstance(estimator, KMeans | GaussianMixture):
         raise InputTypeError(f"{type(estimator).__name__} is neither a KMeans nor a GaussianMixture")
     face = clone(estimator)
     k = face._check_options()
-    rows = face._rows(face._opened(X, variables), None, sample_dims, reset=True)
+    rows = face._rows(face._opened(X, variables), sample_weight, sample_dims, reset=True)
     d = rows.d
     parameters = 0 if isinstance(face, KMeans) else n_parameters(k, d, face._structure())
     sample = face._sample_rows(rows, k, parameters)
     if rows.total is not None:
         sample = min(sample, rows.total)
-    accelerated = None if rows.total is None else rows.total > sample and estimator._may_accelerate()
+    accelerated = estimator._may_accelerate() and (None if rows.total is None else rows.total > sample)
     before = 0 if estimator._warm() else _seeding(face)
-    # The sample is drawn again where most rows turn out to be missing.
-    most = face.max_iter + 2 + before + (face.missing == "drop")
+    # The sample is drawn again where most rows turn out to be missing, or to weigh nothing.
+    most = face.max_iter + 2 + before + (face.missing == "drop" or sample_weight is not None)
     if face.max_passes is not None:
         most = min(most, face.max_passes)
     usual = min(most, before + (TEXTBOOK if accelerated is False else ACCELERATED))

@@ -153,6 +153,21 @@ class Rows:
             return self
         return replace(self, parts=tuple(replace(part, columns=tuple(columns)) for part in self.parts))
 
+    def counted(self, what: str) -> int:
+        """How many rows there are, where `what` holds a value for each.
+
+        Raises
+        ------
+        InputError
+            Where their number is not known beforehand.
+        """
+        if self.total is None:
+            raise InputError(
+                f"{what} holds a value for each row, but how many rows X has is not known before they are read; call "
+                "X.compute_chunk_sizes(), or to_dask_array(lengths=True) of a DataFrame"
+            )
+        return self.total
+
     @property
     def nbytes(self) -> int | None:
         """Bytes of all rows as they are read."""

@@ -380,3 +380,19 @@ def test_errors_come_back_from_other_processes(client, tmp_path):
     spoil(place / "c" / "2" / "0")
     with pytest.raises(BadChunkError, match=r"chunk 2 .* cannot be read"):
         KMeans(2).fit(place)
+
+
+@BOTH
+def test_a_label_for_each_row_needs_rows_that_are_counted(model):
+    start = "init" if model is KMeans else "init_params"
+    with pytest.raises(InputError, match=r"not known before they are read.*compute_chunk_sizes"):
+        model(2, **{start: np.arange(len(X)) % 2}).fit(unknown(X))
+
+
+def test_criteria_of_the_rows_of_the_fit_take_nothing_that_reads_others():
+    model = GaussianMixture(2, random_state=0).fit(X)
+    for criterion in (model.bic, model.aic, model.icl):
+        with pytest.raises(InputError, match="pass X"):
+            criterion(sample_weight=np.ones(len(X)))
+        with pytest.raises(TypeError):
+            criterion(X, weights=np.ones(len(X)))

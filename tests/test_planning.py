@@ -111,6 +111,14 @@ def test_lengths_that_are_not_known_stay_unknown():
     assert found.rows is None
     assert found.bytes_per_pass is None
     assert "not known" in found.facts()["rows"]
+    assert found.facts()["memory"].endswith("pass")
+    assert plan(KMeans(2, accelerate="none"), frame[frame.a == 0]).passes > found.passes
+
+
+def test_rows_that_may_weigh_nothing_may_take_a_pass_more():
+    x = da.zeros((1000, 3), chunks=(100, 3))
+    weighted = plan(KMeans(2), x, sample_weight=np.ones(1000))
+    assert weighted.passes_at_most == plan(KMeans(2), x).passes_at_most + 1
 
 
 def test_only_our_estimators_are_planned():

@@ -21,14 +21,14 @@ from daskmix.block import Array
 from daskmix.covariance import Covariance, Diagonal, Full, Spherical, Structure, Tied
 from daskmix.device import suited
 from daskmix.errors import CollapsedComponentError, InputError
-from daskmix.estimators.base import LEFT_OUT, Estimator, Source
+from daskmix.estimators.base import Estimator, Source
 from daskmix.estimators.mixture_start import STRUCTURES, MixtureStart
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
 from daskmix.kernels import Frame, compiled
 from daskmix.kernels.reference import normalise
 from daskmix.mixture import Explain, Mixture, Moments, blended, n_parameters
-from daskmix.store import write_rows
+from daskmix.store import LEFT_OUT, write_rows
 
 FORGETTING = 0.7  # between 1/2, which forgets soonest, and 1, which never does
 INITS = ("auto", "kmeans", "k-means++", "random", "random_from_data")
@@ -61,7 +61,8 @@ class GaussianMixture(DensityMixin, Estimator):
     init_params : {"auto", "kmeans", "k-means++", "random", "random_from_data"}, array or fitted model
         Where to start. "kmeans" (and "auto") is K-means on the sample; "k-means++" and "random_from_data" take centres
         from the sample, "random" random responsibilities of the sample. An array holds a label (n,) or responsibilities
-        (n, k) for each row; a fitted mixture gives its parameters, a fitted K-means its centres.
+        (n, k) for each row; a fitted mixture gives its parameters (only its means, if its covariances are of another
+        type), a fitted K-means its centres.
     weights_init, means_init, precisions_init : arrays of scikit-learn's shapes, or None
         Explicit start. With means alone, the sample's rows go to their nearest mean.
     accelerate : {"auto", "none"}
@@ -73,7 +74,7 @@ class GaussianMixture(DensityMixin, Estimator):
         estimated to be less.
     sample_size : "auto" or int
         Rows of the sample, drawn uniformly from all chunks. "auto" is at most 64 MiB of numbers, of which as many are
-        used as the passes are worth; a number is used to the last row, whatever that costs beside the passes.
+        used as the passes are worth; with a number the start is solved on all of them, whatever that costs.
     max_passes : int or None
         Most reads of every chunk, at least 2; when they are spent, the best model so far is the answer.
     missing : {"raise", "drop"}
@@ -85,7 +86,7 @@ class GaussianMixture(DensityMixin, Estimator):
     verbose : int
         Tell each pass.
     run : Run or None
-        How the fit runs; never changes the result.
+        How the fit runs: what is kept, who is told, on which device.
 
     Attributes
     ----------
@@ -99,9 +100,9 @@ class GaussianMixture(DensityMixin, Estimator):
         What was left of the mean log-likelihood to gain, as the last iteration estimates: half the Newton decrement of
         an accelerated fit, the limit of the last gains (Aitken) of a textbook one; NaN where unknown.
     n_iter_, n_passes_, bytes_read_ : int
-        Iterations of the best start; times that every chunk was read; bytes read.
+        Iterations of the best start; times that every chunk was read; bytes decoded, but for chunks that were kept.
     history_ : list of dict
-        One record per pass; `objective` is the smoothed mean log-likelihood, `path` how densities were evaluated.
+        One record per pass; `Run` says what is in it. `objective` is the smoothed mean log-likelihood.
     seed_ : int
     n_features_in_, feature_names_in_, feature_units_
 
@@ -186,9 +187,10 @@ class GaussianMixture(DensityMixin, Estimator):
         sample_weight : (n,) array, or DataArray over some of the sampled dims
             How often each row counts.
         sample_dims : sequence of str
-            The dims of an xarray object that are sampled; all others hold features.
-        variables : sequence of str
-            The variables of a store or Dataset that are features; all by default.
+            The dims of an xarray object or of a store that are sampled; all others hold features. By default those that
+            all variables share, of a DataArray all but the last.
+        variables : str or sequence of str
+            The variables of a store or Dataset that are features; all by default. One alone counts as a DataArray.
         labels_to : str or path
             A Zarr store to write the labels to when the fit is done.
 
@@ -196,10 +198,14 @@ class GaussianMixture(DensityMixin, Estimator):
         ------
         InputError, InputTypeError
             X or an option cannot be used; the message says where and what to do.
+        StoreNotFoundError, VariableNotFoundError, StoreExistsError
+            There is no store or variable of that name, or there is one where `labels_to` should be.
         CollapsedComponentError
             A covariance is singular and reg_covar is too small to mend it.
         BadChunkError
             A chunk of X cannot be read.
+        VersionMismatchError, AsynchronousClientError
+            The active cluster has other versions of packages, or its client cannot wait for answers.
         """
         k = self._check_options()
         opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
@@ -243,7 +249,7 @@ class GaussianMixture(DensityMixin, Estimator):
         Raises
         ------
         InputError, InputTypeError, FeatureError, UnitsError
-            X cannot be used, or has other features than the rows before.
+            X cannot be used, or has other features than the rows before; and what `fit` raises.
         CollapsedComponentError
             A covariance has become singular and reg_covar is too small to mend it.
         """
@@ -360,32 +366,40 @@ class GaussianMixture(DensityMixin, Estimator):
         sums = self._measured(X, sample_weight, sample_dims, variables)
         return float(sums.score / sums.mass.sum())
 
-    def bic(self, X: Source = None, sample_weight: Any = None, **where: Any) -> float:
+    def bic(
+        self, X: Source = None, sample_weight: Any = None, *, sample_dims: Any = None, variables: Any = None
+    ) -> float:
         """Bayesian information criterion, smaller is better (Schwarz 1978); of the fit's own rows without X."""
-        score, mass, _ = self._totals(X, sample_weight, where)
+        score, mass, _ = self._totals(X, sample_weight, sample_dims, variables)
         return criteria.bic(score, mass, self._n_parameters())
 
-    def aic(self, X: Source = None, sample_weight: Any = None, **where: Any) -> float:
+    def aic(
+        self, X: Source = None, sample_weight: Any = None, *, sample_dims: Any = None, variables: Any = None
+    ) -> float:
         """Akaike information criterion, smaller is better (Akaike 1974); of the fit's own rows without X."""
-        score, mass, _ = self._totals(X, sample_weight, where)
+        score, mass, _ = self._totals(X, sample_weight, sample_dims, variables)
         return criteria.aic(score, mass, self._n_parameters())
 
-    def icl(self, X: Source = None, sample_weight: Any = None, **where: Any) -> float:
+    def icl(
+        self, X: Source = None, sample_weight: Any = None, *, sample_dims: Any = None, variables: Any = None
+    ) -> float:
         """Integrated completed likelihood, smaller is better (Biernacki, Celeux & Govaert 2000).
 
         BIC plus twice the sum of -log of each row's largest responsibility; of the fit's own rows without X.
         """
-        score, mass, certainty = self._totals(X, sample_weight, where)
+        score, mass, certainty = self._totals(X, sample_weight, sample_dims, variables)
         return criteria.icl(score, mass, self._n_parameters(), certainty)
 
-    def _totals(self, X: Source, weight: Any, where: Any) -> tuple[float, float, float]:
+    def _totals(self, X: Source, weight: Any, sample_dims: Any, variables: Any) -> tuple[float, float, float]:
         """Sum of log-likelihood, weight and log of the largest responsibility."""
         check_is_fitted(self)
         if X is None:
+            if any(given is not None for given in (weight, sample_dims, variables)):
+                raise InputError("sample_weight, sample_dims and variables say how to read X; pass X too")
             if np.isnan(self._certainty):
                 raise InputError("after partial_fit the rows are not all there any more; pass X")
             return self.lower_bound_ * self._mass, self._mass, self._certainty
-        sums = self._measured(X, weight, where.get("sample_dims"), where.get("variables"))
+        sums = self._measured(X, weight, sample_dims, variables)
         return sums.score, float(sums.mass.sum()), sums.certainty
 
     def _measured(self, X: Source, weight: Any, sample_dims: Any, variables: Any) -> Moments:

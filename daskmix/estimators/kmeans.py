@@ -22,7 +22,7 @@ from daskmix.arrays import alongside, namespace
 from daskmix.block import Array
 from daskmix.centroids import Assign, Centroids
 from daskmix.errors import EmptyClusterWarning, InputError
-from daskmix.estimators.base import LEFT_OUT, Estimator, Source
+from daskmix.estimators.base import Estimator, Source
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
 from daskmix.kernels import Frame, Order
@@ -31,7 +31,7 @@ from daskmix.mixture import Learn
 from daskmix.race import Raced, Rung, ladder, race
 from daskmix.rows import beside
 from daskmix.sampling import Sample, Summary
-from daskmix.store import write_rows
+from daskmix.store import LEFT_OUT, write_rows
 
 INITS = ("auto", "k-means++", "k-means||", "random")
 ROUNDS = 5  # of k-means||
@@ -71,7 +71,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         estimated to be less.
     sample_size : "auto" or int
         Rows of the sample, drawn uniformly from all chunks. "auto" is at most 64 MiB of numbers, of which as many are
-        used as the passes are worth; a number is used to the last row, whatever that costs beside the passes.
+        used as the passes are worth; with a number the start is solved on all of them, whatever that costs.
     max_passes : int or None
         Most reads of every chunk, at least 2; when they are spent, the best model so far is the answer.
     missing : {"raise", "drop"}
@@ -83,7 +83,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     verbose : int
         Tell each pass.
     run : Run or None
-        How the fit runs; never changes the result.
+        How the fit runs: what is kept, who is told, on which device.
 
     Attributes
     ----------
@@ -95,12 +95,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     cluster_weights_ : (k,) float64
         Sum of the weights in each cluster, counted by the last pass.
     n_iter_, n_passes_, bytes_read_ : int
-        Iterations of the best start; times that every chunk was read; bytes read.
+        Iterations of the best start; times that every chunk was read; bytes decoded, but for chunks that were kept.
     converged_ : bool
     gap_estimate_ : float
-        What was left to gain, as a share of the inertia: estimated by the last iteration (half the Newton decrement).
+        What was left to gain, as a share of the inertia: estimated by the last iteration (half the Newton decrement);
+        NaN where unknown.
     history_ : list of dict
-        One record per pass.
+        One record per pass; `Run` says what is in it.
     seed_ : int
     n_features_in_, feature_names_in_, feature_units_
 
@@ -178,9 +179,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         sample_weight : (n,) array, or DataArray over some of the sampled dims
             How often each row counts.
         sample_dims : sequence of str
-            The dims of an xarray object that are sampled; all others hold features.
-        variables : sequence of str
-            The variables of a store or Dataset that are features; all by default.
+            The dims of an xarray object or of a store that are sampled; all others hold features. By default those that
+            all variables share, of a DataArray all but the last.
+        variables : str or sequence of str
+            The variables of a store or Dataset that are features; all by default. One alone counts as a DataArray.
         labels_to : str or path
             A Zarr store to write the labels to when the fit is done.
 
@@ -188,8 +190,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         ------
         InputError, InputTypeError
             X or an option cannot be used; the message says where and what to do.
+        StoreNotFoundError, VariableNotFoundError, StoreExistsError
+            There is no store or variable of that name, or there is one where `labels_to` should be.
         BadChunkError
             A chunk of X cannot be read.
+        VersionMismatchError, AsynchronousClientError
+            The active cluster has other versions of packages, or its client cannot wait for answers.
         """
         k = self._check_options()
         opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
@@ -224,7 +230,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         Raises
         ------
         InputError, InputTypeError, FeatureError, UnitsError
-            X cannot be used, or has other features than the rows before.
+            X cannot be used, or has other features than the rows before; and what `fit` raises.
         """
         if not hasattr(self, "cluster_centers_"):
             return self.fit(X, y, sample_weight, sample_dims=sample_dims, variables=variables)
@@ -347,7 +353,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         return frame.enter(given)
 
     def _from_labels(self, labels: Array, k: int, fit: Fit, frame: Frame) -> Array:
-        if fit.rows.total is None or labels.shape != (fit.rows.total,):
+        if labels.shape != (fit.rows.counted("init"),):
             raise InputError(f"init has {len(labels)} labels but X has {fit.rows.total} rows")
         absent = np.setdiff1d(np.arange(k), labels)
         if len(absent):
@@ -408,7 +414,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         return self._answer(X, labels, sample_dims, variables)
 
     def transform(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
-        """Distance of each row to each centre: (n, k), in the type of X and lazy where X is."""
+        """Distance of each row to each centre: (n, k), in the type of X and lazy where X is; NaN for rows left out."""
         check_is_fitted(self)
         dtype = np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64
         k = len(self.cluster_centers_)
