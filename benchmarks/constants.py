@@ -31,7 +31,7 @@ from daskmix.sources.zarr import RUN, open_path, rows_from_stored_array
 ANSWER = 4096  # bytes of an answer to nothing
 TRAVELS = 32 << 20  # bytes of what is sent to see how fast
 LINKS = 40  # of a chain of tasks
-WHOLE, CUT = 4, 1  # iterations of two fits whose difference is timed
+LONG, LEAST = 2.0, 3  # processor seconds that iterations are timed for, and at least so many
 
 
 def busy(work: Callable[[], Any]) -> float:
@@ -63,8 +63,10 @@ def iterating(case: Case) -> float:
         return busy(lambda: fit_seconds(lambda: own(case, start, iterations).fit(lazy)))
 
     with tasks_on(1):
-        fit(CUT)
-        return max(0.0, fit(WHOLE) - fit(CUT)) / (WHOLE - CUT)
+        fit(1)
+        short = fit(1)
+        more = max(LEAST, int(LONG / short))
+        return max(0.0, fit(1 + more) - short) / more
 
 
 def merging(nbytes: int = 8 << 20) -> float:

@@ -37,8 +37,9 @@ they would cost the last line. Chunks that are kept are as many, each by itself.
 CHECKED = """\
 Passes over {bundles} bundles without rows, on clusters of processes that share {cores} cores with the scheduler
 (and with whatever else ran). The constants come from a cluster of two; the rest is predicted. An idle worker
-takes {idle:.0%} of a core for itself. Processor seconds test the sums of the model; seconds on the clock test
-it only where the machine was left alone. The first pass sends the bundles and pins them; on two workers it cost
+takes {idle:.0%} of a core for itself. Processor seconds test the sums of the model: what was measured is {least:.1f}
+to {most:.1f} times as much, and so may be what is predicted for the scheduler below. Seconds on the clock test it
+only where the machine was left alone. The first pass sends the bundles and pins them; on two workers it cost
 {first:.1f} times a later one, and it is not part of the model."""
 
 PREDICTED = """\
@@ -183,13 +184,20 @@ def many(m: Measured) -> Section:
 def checked(m: Measured) -> Section:
     """Many processes with nothing to do."""
     head = ["workers", "processor s, predicted", "measured", "s, predicted", "measured", "first pass, s"]
-    text = CHECKED.format(bundles=m.bundles, cores=m.cores, idle=m.cluster.idle, first=m.cluster.first)
+    off = [_used(c) / c.processor for c in m.checked]
+    text = CHECKED.format(
+        bundles=m.bundles, cores=m.cores, idle=m.cluster.idle, first=m.cluster.first, least=min(off), most=max(off)
+    )
     return Section("A cluster with nothing to do", text, table(head, map(_check, m.checked)))
 
 
+def _used(c: Checked) -> float:
+    """Processor seconds of all processes."""
+    return c.later.schedule + c.later.workers
+
+
 def _check(c: Checked) -> list[str]:
-    used = c.later.schedule + c.later.workers
-    seconds = (c.processor, used, c.predicted.seconds, c.later.wall, c.first.wall)
+    seconds = (c.processor, _used(c), c.predicted.seconds, c.later.wall, c.first.wall)
     return [str(c.workers), *(f"{s:.2f}" for s in seconds)]
 
 
