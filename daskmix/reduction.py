@@ -141,6 +141,12 @@ def merge_in_order(merge: Callable[[A, A], A], answers: Sequence[A]) -> A:
 
 def merge_tree(merge: Callable[[Sequence[A]], A], answers: Sequence[A]) -> A:
     """Merge neighbours, FAN_IN at a time, until one is left; `merge` may build a task instead of doing the work."""
-    while len(answers) > 1:
+    top = merge_branches(merge, answers)
+    return merge(top) if len(top) > 1 else top[0]
+
+
+def merge_branches(merge: Callable[[Sequence[A]], A], answers: Sequence[A]) -> Sequence[A]:
+    """The same until only the last merge is left to be done."""
+    while len(answers) > FAN_IN:
         answers = [merge(answers[i : i + FAN_IN]) for i in range(0, len(answers), FAN_IN)]
-    return answers[0]
+    return answers

@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from daskmix import GaussianMixture, KMeans, Run
 from daskmix.block import Missing
 from daskmix.engines import dask as dask_engine
-from daskmix.engines.dask import OnDask, engine_for
+from daskmix.engines.dask import MOST_AT_ONCE, TURNS, OnDask, at_once, engine_for
 from daskmix.engines.keep import NOTHING
 from daskmix.engines.local import Local, one_blas_thread
 from daskmix.errors import AsynchronousClientError, BadChunkError, InputError, VersionMismatchError
@@ -71,6 +71,17 @@ def right(store):
 def test_any_number_of_threads_gives_the_same_bits(store, right, threads):
     with dask.config.set(scheduler="threads", num_workers=threads):
         assert bits(store) == right
+
+
+@pytest.mark.parametrize("processors", [1, 2, 64])
+@pytest.mark.parametrize("tasks", [1, 7, 16, 100, 5000])
+def test_tasks_are_handed_out_several_at_once_where_each_thread_has_its_turns_all_the_same(
+    tasks, processors, monkeypatch
+):
+    monkeypatch.setattr(dask_engine, "CPU_COUNT", processors)
+    several = at_once(tasks)
+    assert 1 <= several <= MOST_AT_ONCE
+    assert several == 1 or tasks / several >= TURNS * processors
 
 
 def test_the_local_engine_gives_the_same_bits(store, right, monkeypatch):

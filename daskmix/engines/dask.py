@@ -12,6 +12,7 @@ from uuid import uuid4
 import dask
 import dask.threaded
 from dask.base import get_scheduler
+from dask.system import CPU_COUNT
 
 from daskmix.block import Missing
 from daskmix.engines.keep import NOTHING, Held, Keep, this_worker
@@ -25,11 +26,12 @@ from daskmix.errors import (
 )
 from daskmix.kernels import Kernels, compiled
 from daskmix.passes import Engine, Tally
-from daskmix.reduction import Reduction, merge_tree
+from daskmix.reduction import Reduction, merge_branches, merge_tree
 from daskmix.rows import Rows
 
 A = TypeVar("A")
 
+TURNS, MOST_AT_ONCE = 4, 8  # of a thread in a pass, at least; tasks of a turn
 MUST_AGREE = ("daskmix", "numpy", "numba", "scipy", "zarr", "xarray")
 
 
@@ -55,6 +57,11 @@ def _schedule(name: str | None) -> Callable[..., Any]:
             "the active Dask client is asynchronous, but a fit waits for its answers; use Client(address) without "
             "asynchronous=True, or run the fit in a thread"
         ) from error
+
+
+def at_once(tasks: int) -> int:
+    """How many of so many tasks a thread is handed at once; each has several turns, so that threads even out."""
+    return max(1, min(MOST_AT_ONCE, tasks // (TURNS * CPU_COUNT)))
 
 
 def _itself(value: A) -> A:
@@ -122,9 +129,12 @@ class OnDask:
     def _here(self, schedule: Any, reduction: Reduction[A], rows: Rows) -> Any:
         """By the threads of this process, which holds the bundles itself."""
         self.shelves.keep.check_scratch()
-        tasks, last = self._graph(reduction, rows, self.shelves.of(rows))
+        bundles = self.shelves.of(rows)
+        tasks, branches = self._tasks(reduction, rows, bundles, merge_branches)
+        # Each handing out of tasks keeps a thread waiting for a while.
+        several = {"chunksize": at_once(len(bundles))} if schedule is dask.threaded.get else {}
         with one_blas_thread():
-            return schedule(tasks, last)
+            return merge_answers(reduction, schedule(tasks, branches, **several))
 
     def _on_cluster(self, client: Any, reduction: Reduction[A], rows: Rows) -> Any:
         """By the workers, which hold the bundles: values of Dask, so that their place and their loss are its affair."""
@@ -143,11 +153,19 @@ class OnDask:
         return found
 
     def _graph(self, reduction: Reduction[A], rows: Rows, bundles: Sequence[Any]) -> tuple[dict[Any, Any], Any]:
-        """A task for each bundle, then a tree of merges; and the key of the last one."""
-        token = uuid4().hex
-        question = f"daskmix-question-{token}"
+        """A task for the question, for each bundle and each merge; and the key of the last one."""
         # A task, not a value: it travels to each worker once, and is done again should that worker be lost.
-        tasks: dict[Any, Any] = {**rows.graph, question: (partial(_itself, reduction),)}
+        question = f"daskmix-question-{uuid4().hex}"
+        tasks, last = self._tasks(question, rows, bundles, merge_tree)
+        return tasks | {question: (partial(_itself, reduction),)}, last
+
+    def _tasks(self, question: Any, rows: Rows, bundles: Sequence[Any], tree: Any) -> tuple[dict[Any, Any], Any]:
+        """A task for each bundle, then a tree of merges; and what the tree comes to, as keys.
+
+        Question and bundles are values, or keys of tasks.
+        """
+        token = uuid4().hex
+        tasks: dict[Any, Any] = dict(rows.graph)
         answer = partial(_answer, rows.missing, self.ops)
         answers: list[Any] = []
         for i, (bundle, parts) in enumerate(zip(bundles, rows.bundles, strict=True)):
@@ -160,7 +178,7 @@ class OnDask:
             tasks[key] = (_merge, question, *keys)
             return key
 
-        return tasks, merge_tree(merge, answers)
+        return tasks, tree(merge, answers)
 
     def _check_cluster(self, client: Any) -> None:
         workers = frozenset(client.scheduler_info(n_workers=-1)["workers"])
