@@ -56,15 +56,20 @@ class Farthest:
         whole = np.empty(0, dtype=np.int64)
         return Farthest(limit, np.empty(0), whole, whole, np.empty(0), np.empty((0, d)))
 
+    @staticmethod
+    def of(limit: int, distance: Array, index: Array, cluster: Array, weight: Array, x: Array) -> Farthest:
+        """Those of these rows, in any order; of equals the first ones."""
+        first = np.lexsort((index, -distance))[:limit]
+        return Farthest(limit, distance[first], index[first], cluster[first], weight[first], x[first])
+
     def __add__(self, other: Farthest) -> Farthest:
         if not len(other.distance):
             return self
-        both = {
-            name: np.concatenate([getattr(self, name), getattr(other, name)])
+        both = (
+            np.concatenate([getattr(self, name), getattr(other, name)])
             for name in ("distance", "index", "cluster", "weight", "x")
-        }
-        first = np.lexsort((both["index"], -both["distance"]))[: self.limit]
-        return Farthest(self.limit, **{name: values[first] for name, values in both.items()})
+        )
+        return Farthest.of(self.limit, *both)
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ class Assign(Linear[Assignment], Remembers[Assignment]):
         kept = found.far_distance >= 0
         rows = found.far_row[kept]
         x, w = block.pick(rows)
-        farthest = Farthest(
+        farthest = Farthest.of(
             self.relocatable,
             found.far_distance[kept],
             block.index_of(rows),
@@ -179,8 +184,7 @@ class Assign(Linear[Assignment], Remembers[Assignment]):
             w,
             self.frame.enter(x.astype(np.float64)),
         )
-        empty = Farthest.none(self.relocatable, self.centroids.centres.shape[1])
-        return Assignment(found.mass, found.first, found.cost, empty + farthest)
+        return Assignment(found.mass, found.first, found.cost, farthest)
 
     def own_bytes(self) -> int:
         return 8 * self.centroids.k

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -33,36 +32,41 @@ def in_frame(flat, begin, count, shifts, scales, as_they_are, out):
     return out
 
 
-@jit
-def filled_up(c):
+def filled_up(c: Array) -> Array:
     """Centres (k, d) with zeros up to a whole number of vectors."""
-    out = np.zeros((len(c), -(-c.shape[1] // LANES) * LANES), c.dtype)
-    out[:, : c.shape[1]] = c
-    return out
-
-
-def grouped(c: Array, size: int) -> Array:
-    """Centres (k, d) with those of a group side by side: (groups, d, size), the last filled up far away."""
     k, d = c.shape
-    groups = np.full((-(-k // size), d, size), np.finfo(c.dtype).max, c.dtype)
-    _fill(frozen(c), groups)
-    return groups
+    if d % LANES == 0:
+        return c
+    out = np.zeros((k, -(-d // LANES) * LANES), c.dtype)
+    out[:, :d] = c
+    return frozen(out)
+
+
+def side_by_side(c: Array, edges: Array, size: int = CENTRES) -> tuple[Array, Array]:
+    """The centres of each model in groups, the last filled up far away, and half the squares of their lengths.
+
+    Both flat: (groups, d, size) and (groups, size).
+    """
+    groups = int((-(-np.diff(edges) // size)).sum())
+    laid = np.full((groups, c.shape[1], size), np.finfo(c.dtype).max, c.dtype)
+    half = np.full((groups, size), np.inf, c.dtype)
+    _lay(c, edges, laid, half)
+    return frozen(laid).reshape(-1), frozen(half).reshape(-1)
 
 
 @jit
-def _fill(c, groups):
-    size = groups.shape[2]
-    for j in range(c.shape[0]):
-        for f in range(c.shape[1]):
-            groups[j // size, f, j % size] = c[j, f]
-
-
-@jit
-def _half_squares(groups, half):
-    for g in range(groups.shape[0]):
-        for f in range(groups.shape[1]):
-            for i in range(groups.shape[2]):
-                half[g, i] += 0.5 * groups[g, f, i] * np.float64(groups[g, f, i])
+def _lay(c, edges, laid, half):
+    g, size = -1, laid.shape[2]
+    for m in range(len(edges) - 1):
+        for j in range(edges[m], edges[m + 1]):
+            i = (j - edges[m]) % size
+            if i == 0:
+                g += 1
+            square = 0.0
+            for f in range(c.shape[1]):
+                laid[g, f, i] = c[j, f]
+                square += c[j, f] * np.float64(c[j, f])
+            half[g, i] = square / 2
 
 
 @jit
@@ -142,7 +146,7 @@ def keep_farthest(distance, b, w, start, cluster, u, far_distance, far_row, far_
 
 @jit
 def _assign(
-    x, w, shift, scale, c, groups, half, edges, mass, first, cost, far_edges, far_distance, far_row, far_cluster
+    x, w, shift, scale, c_filled, groups, half, edges, mass, first, cost, far_edges, far_distance, far_row, far_cluster
 ):
     """Model m has the centres edges[m] to edges[m + 1]. w is an array or None, which compiles to no weights."""
     n, d = x.shape
@@ -150,7 +154,6 @@ def _assign(
     flat = x.reshape(n * d)
     shifts, scales, as_they_are = repeated(shift), repeated(scale), nothing_to_do(shift, scale)
     entered = np.zeros(size * d + LANES, x.dtype)
-    c_filled = filled_up(c)
     columns = np.empty((d, block_rows(x)), x.dtype)
     best, distance = np.empty((models, size), x.dtype), np.empty(size, x.dtype)
     cluster = np.empty((models, size), np.int32)
@@ -173,26 +176,17 @@ def _assign(
 
 
 def assign(x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], far: Sequence[int]) -> list[Assigned]:
-    c = np.concatenate(centres).astype(x.dtype)
+    c = frozen(np.concatenate(centres, dtype=x.dtype, casting="same_kind"))
     edges, far_edges = edges_of([len(own) for own in centres]), edges_of(far)
     mass, first, cost = np.zeros(len(c)), np.zeros(c.shape), np.zeros(len(centres))
     farthest = [np.full(sum(far), fill) for fill in (-1.0, 0, 0)]
     shift, scale = frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype)
     weights = None if w is None else weights_of(w)
     _assign(
-        frozen(x), weights, shift, scale, frozen(c), *side_by_side(centres, x.dtype), edges, mass, first, cost,
-        far_edges, *farthest,
+        frozen(x), weights, shift, scale, filled_up(c), *side_by_side(c, edges), edges, mass, first, cost, far_edges,
+        *farthest,
     )  # fmt: skip
     answers = []
     for u, v, a, b, spent in zip(edges, edges[1:], far_edges, far_edges[1:], cost.tolist(), strict=False):
         answers.append(Assigned(mass[u:v], first[u:v], spent, *(its[a:b] for its in farthest)))
     return answers
-
-
-def side_by_side(centres: Sequence[Array], dtype: Any) -> tuple[Array, Array]:
-    """The centres of each model in groups, the last filled up, and half the square of their lengths: both flat."""
-    groups = np.concatenate([grouped(c.astype(dtype), CENTRES) for c in centres])
-    half = np.zeros((len(groups), CENTRES))
-    _half_squares(frozen(groups), half)
-    with np.errstate(over="ignore"):  # of what a group is filled up with
-        return frozen(groups).reshape(-1), frozen(half, dtype).reshape(-1)

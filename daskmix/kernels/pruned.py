@@ -36,7 +36,6 @@ from daskmix.kernels.assigning import (
     TILE,
     filled_up,
     gather,
-    grouped,
     in_frame,
     is_full,
     keep_farthest,
@@ -47,7 +46,7 @@ from daskmix.kernels.assigning import (
 )
 from daskmix.kernels.jit import jit
 from daskmix.kernels.registers import LANES, block_rows, in_all_lanes, per_line, prefetch
-from daskmix.kernels.tiles import frozen, repeated, weights_of
+from daskmix.kernels.tiles import edges_of, frozen, repeated, weights_of
 
 __all__ = ["assign"]
 
@@ -264,8 +263,9 @@ def _search(flat, b, d, k, groups, scales, moved, before, after, best, noise, li
 
 @jit
 def _assign(
-    x, w, shift, scale, c, fours, half, groups, scales, moved, known, label, before, far, mass, first, found, after
-):
+    x, w, shift, scale, c, c_filled, fours, half, edges, groups, scales, moved, known, label, before, far, mass, first,
+    found, after,
+):  # fmt: skip
     """As the plain kernel, from the labels and bounds of an earlier pass where they are known; both anew.
 
     Bounds of one tile stand for all: those `before` are not known yet, or those `after` not wanted.
@@ -276,9 +276,7 @@ def _assign(
     flat = x.reshape(n * d)
     shifts, all_scales, as_they_are = repeated(shift), repeated(scale), nothing_to_do(shift, scale)
     entered = np.zeros(TILE * d + LANES, x.dtype)
-    c_filled = filled_up(c)
     columns = np.empty((d, block_rows(x)), x.dtype)
-    edges = np.array([0, k])
     best, other, own, noise, limit, distance = [np.empty(TILE, x.dtype) for _ in range(6)]
     cluster = np.empty((1, TILE), np.int32)
     rows = np.empty(size + TOGETHER, np.int64)
@@ -335,7 +333,8 @@ def _scales(c: Array) -> Array:
 
 def _movements(c: Array, before: Array) -> Array:
     """How far a centre of each group has moved, at most: (groups,) float32."""
-    moved = np.sqrt(((c.astype(np.float64) - before) ** 2).sum(axis=1)) * (1 + 1e-6)
+    away = np.subtract(c, before, dtype=np.float64)
+    moved = np.sqrt(np.einsum("kd,kd->k", away, away)) * (1 + 1e-6)
     filled = np.zeros(-(-len(c) // GROUP) * GROUP, np.float32)
     filled[: len(c)] = moved
     return filled.reshape(-1, GROUP).max(axis=1)
@@ -364,7 +363,7 @@ def assign(
     x: Array, w: Array | None, frame: Frame, centres: Array, far: int, bounds: Bounds | None
 ) -> tuple[Assigned, Bounds, int]:
     """As the plain kernel, with the same bits; the bounds for the next pass; how many distances were not computed."""
-    c = centres.astype(x.dtype)
+    c = frozen(centres, x.dtype)
     useful = bounds is not None and _still_tell(bounds, frame, c, len(x))
     if useful and bounds is not None and not len(bounds.lower):
         useful = _worth(x, frame, c, bounds)
@@ -379,16 +378,18 @@ def _with(
     groups, size = -(-k // GROUP), max(1, min(n, TILE))
     tiles = -(-n // size)
     nothing = np.zeros((1, groups, size), np.float32)  # what is not known is not above anything
+    edges = edges_of([k])
     label, before, after, moved = np.empty(0, np.int32), nothing, nothing.copy(), np.zeros(groups, np.float32)
     sixteens, scales = np.empty(0, c.dtype), np.empty(0, c.dtype)
     if bounds is not None:
-        label, moved, sixteens, scales = bounds.label, _movements(c, bounds.centres), grouped(c, GROUP), _scales(c)
+        label, moved, scales = bounds.label, _movements(c, bounds.centres), _scales(c)
+        sixteens, _ = side_by_side(c, edges, GROUP)
         before = bounds.lower if len(bounds.lower) else nothing
         after = np.empty((tiles, groups, size), np.float32)
     mass, first, found = np.zeros(k), np.zeros((k, d)), np.empty(n, np.int32)
     cost, *farthest, measured = _assign(
         frozen(x), None if w is None else weights_of(w), frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype),
-        frozen(c), *side_by_side([c], c.dtype), frozen(sixteens).reshape(-1), scales, frozen(moved),
+        c, filled_up(c), *side_by_side(c, edges), edges, frozen(sixteens), scales, frozen(moved),
         bounds is not None, frozen(label), frozen(before), far, mass, first, found, after,
     )  # fmt: skip
     typical = float(np.sqrt(cost / max(mass.sum(), 1e-300)))
