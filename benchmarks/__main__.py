@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fits, grid, named, pruning, reads, restarts, scaling, stores
+from benchmarks import anatomy, fits, grid, named, pruning, reads, restarts, scaling, stores
 from benchmarks.cases import DIAG, FULL, KMEANS
 from benchmarks.report import Section, headline, introduction
 from benchmarks.settings import Settings
@@ -17,6 +17,7 @@ Part = Callable[[Settings], Section]
 PARTS: dict[str, Part] = {
     "grid-kmeans": partial(grid.section, KMEANS),
     "named": named.section,
+    "anatomy": anatomy.section,
     "restarts": restarts.section,
     "stores": stores.section,
     "scaling": scaling.section,

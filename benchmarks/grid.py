@@ -19,7 +19,7 @@ DTYPES = ("float32", "float64")
 # daskmix computes chunks of up to 4 MiB two or more at a time, and then not all threads have work.
 LEAST_CHUNK = 4.25 * 2**20
 LARGEST = 256 << 20  # bytes of rows
-FEWER = 3  # measurements of mixtures of which nothing is required
+FEWER = 1  # measurement of a mixture of which nothing is required
 
 SLOWEST, MOSTLY = 1.05, 0.85  # K-means: no cell takes more of scikit-learn's time, half of the cells no more than this
 FASTER = {  # how many times as fast as scikit-learn a mixture of float64 rows must be, by (d, k)
@@ -81,7 +81,7 @@ def section(method: Method, settings: Settings) -> Section:
     for cell in cells(method, settings):
         progress(f"{method}, {cell}: {times(cell.turns.ratio(LEARN, OWN))}")
         measured.append(cell)
-    repeats = "" if method is KMEANS else f" Cells of which nothing is required are the median of {FEWER}."
+    repeats = "" if method is KMEANS else " Cells of which nothing is required are measured once."
     text = TEXT.format(products=PRODUCTS[method], repeats=repeats, absent=reasons(measured[0].turns.absent))
     required = kmeans_required(measured) if method is KMEANS else mixture_required(method, measured)
     return Section(f"One iteration: {method}", text, cells_table(method, measured), required)
