@@ -12,7 +12,7 @@ from daskmix.arrays import alongside, namespace, to_host
 from daskmix.block import Array, Block
 from daskmix.kernels import Assigned, Features, Frame, Kernels
 from daskmix.kernels.reference import enter
-from daskmix.reduction import Linear, Reduction, Remembers, Sums
+from daskmix.reduction import FEW_BYTES, Linear, Reduction, Remembers, Sums
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Separate(Reduction[Separation]):
         mass, distance, silhouette = own.sum(axis=0), two[:, 0] @ own, own.sum(axis=1) @ ratio
         return Separation(to_host(mass), to_host(distance), float(to_host(silhouette)))
 
-    def row_bytes(self) -> int:
+    def row_bytes(self, ops: Kernels) -> int:
         return 8 * (4 * self.centroids.k + 3 * self.centroids.centres.shape[1])
 
 
@@ -186,8 +186,8 @@ class Assign(Linear[Assignment], Remembers[Assignment]):
         )
         return Assignment(found.mass, found.first, found.cost, farthest)
 
-    def own_bytes(self) -> int:
-        return 8 * self.centroids.k
+    def own_bytes(self, ops: Kernels) -> int:
+        return 0 if ops.in_tiles else 8 * self.centroids.k
 
-    def row_bytes(self) -> int:
-        return self.own_bytes() + 8 * self.centroids.centres.shape[1]
+    def row_bytes(self, ops: Kernels) -> int:
+        return FEW_BYTES if ops.in_tiles else self.own_bytes(ops) + 8 * self.centroids.centres.shape[1]

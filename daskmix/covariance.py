@@ -16,7 +16,7 @@ from scipy.linalg.lapack import dtrtri
 
 from daskmix.block import Array
 from daskmix.errors import CollapsedComponentError
-from daskmix.kernels import Centred, Order, Product
+from daskmix.kernels import Centred, Order, Product, upper_triangle
 
 LOG_2PI = float(np.log(2 * np.pi))
 
@@ -125,7 +125,7 @@ class FullCovariance(Covariance):
         precisions = self.precisions()
         linear = np.einsum("kde,ke->kd", precisions, means)
         # The upper triangle of -P/2, with what lies below the diagonal counted above it.
-        rows, columns = np.triu_indices(d)
+        rows, columns = upper_triangle(d)
         quadratic = -precisions[:, rows, columns] * np.where(rows == columns, 0.5, 1.0)
         constant = constants - 0.5 * (means * linear).sum(axis=1)
         return Product(self.order, np.column_stack([linear, quadratic, constant]).astype(dtype))

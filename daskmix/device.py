@@ -64,8 +64,8 @@ class OnGpu(Reduction[A]):
     def merge(self, a: A, b: A) -> A:
         return self.question.merge(a, b)
 
-    def row_bytes(self) -> int:
-        return self.question.row_bytes()
+    def row_bytes(self, ops: Kernels) -> int:
+        return self.question.row_bytes(reference)
 
 
 @dataclass(frozen=True)

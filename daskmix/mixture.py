@@ -16,7 +16,7 @@ from daskmix.covariance import LOG_2PI, Covariance, Structure
 from daskmix.errors import CollapsedComponentWarning
 from daskmix.kernels import Densities, Features, Frame, Kernels, Order, joined
 from daskmix.kernels.reference import enter, moments
-from daskmix.reduction import Linear, Reduction, Sums
+from daskmix.reduction import FEW_BYTES, Linear, Reduction, Sums
 
 TINY = float(np.finfo(np.float64).tiny)
 PRODUCT_FLOAT32_ERROR = 1e-3
@@ -300,7 +300,9 @@ class Explain(Linear[Moments]):
     path: str  # "float32" | "float64": the product in this type; "centred"
     floor: Array  # (d,) smoothing of the squared features, in the frame
 
+    @cached_property
     def _densities(self) -> Densities:
+        # All chunks that a process computes on share the question.
         return self.mixture.densities(self.path, self.floor, float(np.log(self.frame.scale).sum()))
 
     def _origin(self) -> Origin:
@@ -316,16 +318,18 @@ class Explain(Linear[Moments]):
 
     @classmethod
     def map_all(cls, questions: Sequence[Explain], block: Block, ops: Kernels) -> list[Moments]:
-        densities = joined([question._densities() for question in questions])
+        densities = joined([question._densities for question in questions])
         found = ops.explain(block.x, block.w, questions[0].frame, densities)
         return [Moments(*own, origin=q._origin()) for q, own in zip(questions, found, strict=True)]
 
-    def own_bytes(self) -> int:
-        return 16 * self.mixture.shape[0]
+    def own_bytes(self, ops: Kernels) -> int:
+        return 0 if ops.in_tiles else 16 * self.mixture.shape[0]
 
-    def row_bytes(self) -> int:
+    def row_bytes(self, ops: Kernels) -> int:
+        if ops.in_tiles:
+            return FEW_BYTES
         d = self.mixture.shape[1]
-        return self.own_bytes() + 8 * (d + (d * (d + 1) // 2 if self.mixture.structure.order is Order.full else d))
+        return self.own_bytes(ops) + 8 * (d + (d * (d + 1) // 2 if self.mixture.structure.order is Order.full else d))
 
 
 def _no_moments(k: int, d: int, order: Order, origin: Origin) -> Moments:
@@ -355,5 +359,5 @@ class Learn(Reduction[Moments]):
         mass, first, second = map(to_host, moments(enter(x, self.frame), share, self.order))
         return Moments(mass, first, second, 0.0, 0.0, origin=Origin())
 
-    def row_bytes(self) -> int:
+    def row_bytes(self, ops: Kernels) -> int:
         return 8 * (3 * len(self.frame.shift) + 2 * self.k)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A")
 
+FEW_BYTES = 64  # of a row, beside the row itself
 FAN_IN = 8  # answers merged by one task; fixed, so that the tree follows from the number of answers alone
 
 
@@ -32,9 +33,9 @@ class Reduction(ABC, Generic[A]):
         """The answer of both, in this order."""
         return a + b  # type: ignore[operator]
 
-    def row_bytes(self) -> int:
+    def row_bytes(self, ops: Kernels) -> int:
         """Working memory for one row, so that the engine can choose its tiles."""
-        return 64
+        return FEW_BYTES
 
 
 class Linear(Reduction[A]):
@@ -50,7 +51,7 @@ class Linear(Reduction[A]):
         """The answers of some rows to questions with equal features, or to one question."""
 
     @abstractmethod
-    def own_bytes(self) -> int:
+    def own_bytes(self, ops: Kernels) -> int:
         """Of the working memory for one row, what each question needs for itself."""
 
     def map(self, block: Block, ops: Kernels) -> A:
@@ -102,8 +103,8 @@ class Together(Remembers[tuple[Any, ...]]):
     def merge(self, a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(part.merge(x, y) for part, x, y in zip(self.parts, a, b, strict=True))
 
-    def row_bytes(self) -> int:
-        return max(_row_bytes([self.parts[i] for i in group]) for group in self._groups())
+    def row_bytes(self, ops: Kernels) -> int:
+        return max(_row_bytes([self.parts[i] for i in group], ops) for group in self._groups())
 
     def _groups(self) -> list[list[int]]:
         """Positions of parts that share a product; most stand alone."""
@@ -127,8 +128,8 @@ def _answers(
     return [question.map(block, ops)], {}
 
 
-def _row_bytes(group: Sequence[Any]) -> int:
-    return group[0].row_bytes() + sum(part.own_bytes() for part in group[1:])
+def _row_bytes(group: Sequence[Any], ops: Kernels) -> int:
+    return group[0].row_bytes(ops) + sum(part.own_bytes(ops) for part in group[1:])
 
 
 def merge_in_order(merge: Callable[[A, A], A], answers: Sequence[A]) -> A:

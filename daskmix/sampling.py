@@ -137,7 +137,7 @@ class FarSample(Reduction[Sample]):
     def merge(self, a: Sample, b: Sample) -> Sample:
         return a.followed_by(b).best(self.size)
 
-    def row_bytes(self) -> int:
+    def row_bytes(self, ops: Kernels) -> int:
         return 8 * sum(self.centres.shape)
 
 
@@ -205,5 +205,5 @@ class Summarise(Reduction[Summary]):
         total, mean, scatter, low, high = map(to_host, found)
         return Summary(len(x), block.missing, float(total), mean, scatter, low, high)
 
-    def row_bytes(self) -> int:
+    def row_bytes(self, ops: Kernels) -> int:
         return 24 * self.d

@@ -4,6 +4,9 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from multiprocessing.pool import ThreadPool
 
 import dask
 import dask.array as da
@@ -17,7 +20,7 @@ from sklearn.model_selection import GridSearchCV
 from daskmix import GaussianMixture, KMeans, Run
 from daskmix.block import Missing
 from daskmix.engines import dask as dask_engine
-from daskmix.engines.dask import MOST_AT_ONCE, TURNS, OnDask, at_once, engine_for
+from daskmix.engines.dask import OnDask, engine_for
 from daskmix.engines.keep import NOTHING
 from daskmix.engines.local import Local, one_blas_thread
 from daskmix.errors import AsynchronousClientError, BadChunkError, InputError, VersionMismatchError
@@ -73,15 +76,20 @@ def test_any_number_of_threads_gives_the_same_bits(store, right, threads):
         assert bits(store) == right
 
 
-@pytest.mark.parametrize("processors", [1, 2, 64])
-@pytest.mark.parametrize("tasks", [1, 7, 16, 100, 5000])
-def test_tasks_are_handed_out_several_at_once_where_each_thread_has_its_turns_all_the_same(
-    tasks, processors, monkeypatch
-):
-    monkeypatch.setattr(dask_engine, "CPU_COUNT", processors)
-    several = at_once(tasks)
-    assert 1 <= several <= MOST_AT_ONCE
-    assert several == 1 or tasks / several >= TURNS * processors
+def test_the_threads_that_dask_was_given_are_used(store, right):
+    with ThreadPoolExecutor(3, thread_name_prefix="mine") as pool, dask.config.set(scheduler="threads", pool=pool):
+        assert bits(store) == right
+        assert len(pool._threads) == 3
+    with ThreadPool(2) as pool, dask.config.set(scheduler="threads", pool=pool):  # no executor, but Dask takes it
+        assert bits(store) == right
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fit_in_a_forked_process_has_threads_of_its_own(store, right):
+    with dask.config.set(scheduler="threads"):
+        bits(store)
+        with get_context("fork").Pool(1) as process:
+            assert process.apply_async(bits, (store,)).get(timeout=60) == right
 
 
 def test_the_local_engine_gives_the_same_bits(store, right, monkeypatch):

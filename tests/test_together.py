@@ -16,7 +16,7 @@ from daskmix.block import Missing
 from daskmix.centroids import Assign, Centroids
 from daskmix.covariance import Diagonal, Full, Spherical, Tied
 from daskmix.engines.local import Local
-from daskmix.kernels import Frame, reference
+from daskmix.kernels import Frame, compiled, reference
 from daskmix.mixture import Explain
 from daskmix.passes import passes
 from daskmix.reduction import Together
@@ -148,8 +148,14 @@ def test_each_model_keeps_as_many_far_rows_as_it_asked_for(ops):
 def test_a_tile_has_room_for_all_that_share_a_product():
     one, many = explain(Full(), 4), [explain(Full(), 4, seed=seed) for seed in range(8)]
     # The features once, densities and responsibilities of each.
-    assert Together(tuple(many)).row_bytes() - one.row_bytes() == 7 * 2 * 4 * 8
-    assert Together((one, Summarise(D))).row_bytes() == max(one.row_bytes(), Summarise(D).row_bytes())
+    assert Together(tuple(many)).row_bytes(reference) - one.row_bytes(reference) == 7 * 2 * 4 * 8
+    both = [question.row_bytes(reference) for question in (one, Summarise(D))]
+    assert Together((one, Summarise(D))).row_bytes(reference) == max(both)
+
+
+def test_kernels_that_work_in_tiles_need_no_room_for_all_rows():
+    many = tuple(explain(Full(), 4, seed=seed) for seed in range(8))
+    assert Together(many).row_bytes(compiled) == many[0].row_bytes(compiled) < many[0].row_bytes(reference)
 
 
 def test_frames_are_equal_by_value():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cache, partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import dask
 import dask.threaded
 from dask.base import get_scheduler
+from dask.local import get_async
 from dask.system import CPU_COUNT
 
 from daskmix.block import Missing
@@ -31,7 +34,7 @@ from daskmix.rows import Rows
 
 A = TypeVar("A")
 
-TURNS, MOST_AT_ONCE = 4, 8  # of a thread in a pass, at least; tasks of a turn
+IN_FLIGHT = 2  # tasks for each thread: one that is done, and the next
 MUST_AGREE = ("daskmix", "numpy", "numba", "scipy", "zarr", "xarray")
 
 
@@ -51,17 +54,35 @@ def engine_for(rows: Rows, keep: Keep = NOTHING) -> Engine:
 def _schedule(name: str | None) -> Callable[..., Any]:
     """What Dask would compute with: get(graph, keys)."""
     try:
-        return get_scheduler(scheduler=name) or dask.threaded.get
+        found = get_scheduler(scheduler=name) or dask.threaded.get
     except RuntimeError as error:
         raise AsynchronousClientError(
             "the active Dask client is asynchronous, but a fit waits for its answers; use Client(address) without "
             "asynchronous=True, or run the fit in a thread"
         ) from error
+    return _by_threads if found is dask.threaded.get else found
 
 
-def at_once(tasks: int) -> int:
-    """How many of so many tasks a thread is handed at once; each has several turns, so that threads even out."""
-    return max(1, min(MOST_AT_ONCE, tasks // (TURNS * CPU_COUNT)))
+@cache
+def _pool(threads: int) -> Executor:
+    """Threads of this process, for all fits."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="daskmix")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not come along
+
+
+def _by_threads(tasks: Mapping[Any, Any], keys: Sequence[Any]) -> Any:
+    """As Dask's threads do it, but with a task in wait for each of them.
+
+    A thread that has to wait for the one that hands out tasks loses milliseconds where all processors are busy.
+    """
+    threads = dask.config.get("num_workers", None) or CPU_COUNT
+    pool = dask.config.get("pool", None) or _pool(threads)
+    if not isinstance(pool, Executor):
+        return dask.threaded.get(tasks, keys)
+    return get_async(pool.submit, IN_FLIGHT * threads, tasks, keys)
 
 
 def _itself(value: A) -> A:
@@ -129,12 +150,9 @@ class OnDask:
     def _here(self, schedule: Any, reduction: Reduction[A], rows: Rows) -> Any:
         """By the threads of this process, which holds the bundles itself."""
         self.shelves.keep.check_scratch()
-        bundles = self.shelves.of(rows)
-        tasks, branches = self._tasks(reduction, rows, bundles, merge_branches)
-        # Each handing out of tasks keeps a thread waiting for a while.
-        several = {"chunksize": at_once(len(bundles))} if schedule is dask.threaded.get else {}
+        tasks, branches = self._tasks(reduction, rows, self.shelves.of(rows), merge_branches)
         with one_blas_thread():
-            return merge_answers(reduction, schedule(tasks, branches, **several))
+            return merge_answers(reduction, schedule(tasks, branches))
 
     def _on_cluster(self, client: Any, reduction: Reduction[A], rows: Rows) -> Any:
         """By the workers, which hold the bundles: values of Dask, so that their place and their loss are its affair."""

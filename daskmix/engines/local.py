@@ -56,7 +56,7 @@ def answer_bundle(
     reduction: Reduction[A], held: Held, missing: Missing, ops: Kernels, given: Sequence[Any] = ()
 ) -> tuple[A, Tally]:
     """Read each chunk, clean it, map its tiles and merge: one small answer."""
-    rows = max(TILE_STEP, TILE_BYTES // max(reduction.row_bytes(), 1) // TILE_STEP * TILE_STEP)
+    rows = max(TILE_STEP, TILE_BYTES // reduction.row_bytes(ops) // TILE_STEP * TILE_STEP)
     answer: A | None = None
     tally = Tally(0, 0, 0)
     with one_blas_thread():

@@ -7,6 +7,7 @@ lock, no array larger than a tile).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
@@ -15,6 +16,12 @@ import numpy as np
 from daskmix.block import Array
 
 NEAR_ONE = 2.0**-10  # units: numbers of this size, or its inverse, neither overflow nor vanish when they are squared
+
+
+@cache
+def upper_triangle(d: int) -> tuple[Array, Array]:
+    """Rows and columns of what is not below the diagonal: they are asked for with every chunk."""
+    return np.triu_indices(d)
 
 
 class Order(Enum):
@@ -157,6 +164,8 @@ class Explained(NamedTuple):
 
 class Kernels(Protocol):
     """What a reduction may ask of a set of kernels; x are rows as they come, the rest is in the frame."""
+
+    in_tiles: bool  # whether `assign` and `explain` need memory for a few rows only, however many they are given
 
     def assign(
         self, x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], far: Sequence[int]

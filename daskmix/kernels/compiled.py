@@ -5,4 +5,6 @@ from daskmix.kernels.explaining import explain, joint
 from daskmix.kernels.pruned import assign as assign_again
 from daskmix.kernels.reference import distance
 
-__all__ = ["assign", "assign_again", "distance", "explain", "joint"]
+__all__ = ["assign", "assign_again", "distance", "explain", "in_tiles", "joint"]
+
+in_tiles = True

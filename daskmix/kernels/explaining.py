@@ -6,7 +6,7 @@ import numpy as np
 import scipy.linalg  # noqa: F401  numba's np.dot calls SciPy's BLAS
 
 from daskmix.block import Array
-from daskmix.kernels import Centred, Densities, Explained, Frame, Order, Product, reference
+from daskmix.kernels import Centred, Densities, Explained, Frame, Order, Product, reference, upper_triangle
 from daskmix.kernels.elementary import exp
 from daskmix.kernels.jit import jit
 from daskmix.kernels.registers import CENTRES, VECTORS, block_rows, multiply_block, sum_block
@@ -283,7 +283,8 @@ def joint(x: Array, frame: Frame, densities: Densities) -> Array:
 def _in_blocks(theta: Array, blocks: int, length: int) -> Array:
     """Theta (k, p) -> (blocks, k, length), k and features filled up with zeros."""
     k, p = theta.shape
-    filled = np.pad(theta, ((0, -k % CENTRES), (0, blocks * length - p)))
+    filled = np.zeros((-(-k // CENTRES) * CENTRES, blocks * length), theta.dtype)
+    filled[:k, :p] = theta
     return filled.reshape(-1, blocks, length).transpose(1, 0, 2)
 
 
@@ -294,7 +295,7 @@ def _factors(order: Order, d: int) -> tuple[Array, Array]:
     own = np.arange(d)
     rows, columns = {
         Order.diagonal: lambda: (own, own),
-        Order.full: lambda: np.triu_indices(d),
+        Order.full: lambda: upper_triangle(d),
         Order.trace: lambda: ([squares], [ones]),
         Order.pooled: lambda: ([squares], [ones]),
     }[order]()
@@ -315,7 +316,7 @@ def _second(sums: Array, pooled: Array, order: Order) -> Array:
         return sums[:, d].copy()
     if order is Order.diagonal:
         return sums[:, d : 2 * d].copy()
-    rows, columns = np.triu_indices(d)
+    rows, columns = upper_triangle(d)
     second = np.empty((k, d, d))
     second[:, rows, columns] = second[:, columns, rows] = sums[:, d:-1]
     return second

@@ -11,6 +11,8 @@ import numpy as np
 from daskmix.arrays import Array, alongside, namespace, to_host
 from daskmix.kernels import Assigned, Bounds, Centred, Densities, Explained, Frame, Order, Product
 
+in_tiles = False
+
 
 def enter(x: Array, frame: Frame) -> Array:
     """Rows in the frame, in their own dtype: the shift is representable in it, the scale a power of two."""
