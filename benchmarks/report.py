@@ -111,8 +111,8 @@ def machine(threads: int) -> str:
     """Processor, threads and versions, in a sentence."""
     versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     blas = fingerprint()["blas"]
-    python = platform.python_version()
-    return f"Measured on {processor()}, {os.cpu_count()} cores, {threads} threads; {blas}; Python {python}, {versions}."
+    here = f"{processor()}, {os.cpu_count()} cores, {threads} thread" + "s" * (threads != 1)
+    return f"Measured on {here}; {blas}; Python {platform.python_version()}, {versions}."
 
 
 def _version(name: str) -> str:

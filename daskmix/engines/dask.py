@@ -34,7 +34,7 @@ from daskmix.rows import Rows
 
 A = TypeVar("A")
 
-IN_FLIGHT = 2  # tasks for each thread: one that is done, and the next
+IN_FLIGHT = 2  # tasks for each thread: the one that it is at, and the next
 MUST_AGREE = ("daskmix", "numpy", "numba", "scipy", "zarr", "xarray")
 
 
