@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.problems import FLOOR, Problem
-from daskmix.algorithms.acceleration import Accelerated, LocalSteps
+from daskmix.algorithms.acceleration import Accelerated, LocalSteps, accelerated_steps
 from daskmix.algorithms.base import Algorithm, Once, Outcome
 from daskmix.algorithms.em import EM
 from daskmix.block import Array, Missing
@@ -19,6 +19,7 @@ from daskmix.passes import passes
 from daskmix.rows import Rows, from_memory
 
 MOST = 2000  # passes
+LEAST = 1e-12  # gap that is still to be closed
 STILL = 1e-10  # gain of a pass: then EM has come to its end
 
 
@@ -78,12 +79,13 @@ def optimum(problem: Problem, x: Array, model: Mixture) -> tuple[Trace, float]:
     """EM to its end, and the likelihood there."""
     d = x.shape[1]
     plain = trace(em(d), x, model, lambda values: len(values) > 1 and values[-1] - values[-2] < STILL)
-    polished = trace(Accelerated(em(d, 60), 1e-12), x, plain.model, lambda values: False)
+    polished = trace(Accelerated(em(d, 60), LEAST), x, plain.model, lambda values: False)
     return plain, float(max(plain.values[-1], polished.values.max()))
 
 
-def faster(algorithm: Any, x: Array, model: Mixture, top: float, gap: float = 1e-7) -> Trace:
-    """The accelerated algorithm, until it is so near to the top or has come to its own end."""
-    return trace(
-        Accelerated(algorithm, 1e-12), x, model, lambda values: max(values) >= top - gap or len(values) >= MOST
+def faster(algorithm: EM | LocalSteps, x: Array, model: Mixture, top: float, gap: float = 1e-7) -> Trace:
+    """The algorithm, accelerated, until it is so near to the top or has come to its own end."""
+    accelerated = (
+        accelerated_steps(algorithm, LEAST) if isinstance(algorithm, LocalSteps) else Accelerated(algorithm, LEAST)
     )
+    return trace(accelerated, x, model, lambda values: max(values) >= top - gap or len(values) >= MOST)

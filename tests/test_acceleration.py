@@ -16,7 +16,13 @@ from sklearn.exceptions import ConvergenceWarning
 from test_laws import QUICK, STRUCTURES, a_mixture
 
 from daskmix import GaussianMixture, KMeans, Run
-from daskmix.algorithms.acceleration import Accelerated, LocalSteps, accelerated_lloyd, saddle_free_step
+from daskmix.algorithms.acceleration import (
+    Accelerated,
+    LocalSteps,
+    accelerated_lloyd,
+    accelerated_steps,
+    saddle_free_step,
+)
 from daskmix.algorithms.base import Once, Outcome
 from daskmix.algorithms.em import EM
 from daskmix.algorithms.lloyd import Lloyd
@@ -316,7 +322,7 @@ def test_the_correction_leaves_what_all_rows_said_where_the_model_is_the_same():
 
 def with_local_steps(x, size, steps, tol=1e-9):
     some = table_of(x[np.random.default_rng(1).choice(len(x), size, replace=False)])
-    return Accelerated(LocalSteps(em(), some, answer, steps), tol)
+    return accelerated_steps(LocalSteps(em(), some, answer, steps), tol)
 
 
 def test_local_steps_end_where_em_ends_in_fewer_passes():
@@ -334,7 +340,7 @@ def test_steps_on_a_sample_of_whole_weights_are_those_of_repeats():
     repeated, start = np.repeat(x, times, axis=0), rough_start(x, STRUCTURES[0])
 
     def local(sample):
-        return Accelerated(LocalSteps(em(max_iter=6), sample, answer, 4), 0.0)
+        return accelerated_steps(LocalSteps(em(max_iter=6), sample, answer, 4), 0.0)
 
     a = told(local(table_of(x, times.astype(float))), x, start, times.astype(float))[-1]
     b = told(local(table_of(repeated)), repeated, start)[-1]

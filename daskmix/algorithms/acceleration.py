@@ -182,6 +182,14 @@ def accelerated_lloyd(lloyd: Lloyd, gap_tol: float) -> Accelerated:
     return Accelerated(replace(lloyd, tol=0.0), gap_tol, cap=2.0, up=2.0, creep=1.0, kept=1)
 
 
+def accelerated_steps(steps: LocalSteps, gap_tol: float) -> Accelerated:
+    """Steps on a sample, accelerated: they go far by themselves, and a guess that proves worse costs all of them.
+
+    With what suits EM up to twice as many passes were rejected.
+    """
+    return Accelerated(steps, gap_tol, cap=3.0, up=1.5, creep=1.2)
+
+
 @dataclass(frozen=True)
 class LocalState(Reports):
     """A state of EM, and where further steps on a sample lead to."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from daskmix.algorithms.acceleration import Accelerated, LocalSteps
+from daskmix.algorithms.acceleration import Accelerated, LocalSteps, accelerated_steps
 from daskmix.algorithms.em import EM
 from daskmix.algorithms.lloyd import Lloyd
 from daskmix.algorithms.seeding import plus_plus, random_rows
@@ -125,7 +125,7 @@ class MixtureStart:
         if steps == 1:
             return Accelerated(em, self.face._least_gap())
         local = LocalSteps(em, self.fit.part_of(self.sample, rows), self.fit.ask_sample, steps)
-        return Accelerated(local, self.face._least_gap())
+        return accelerated_steps(local, self.face._least_gap())
 
     def models(self, n_init: int) -> list[Mixture]:
         """One mixture for each start, in the frame."""
