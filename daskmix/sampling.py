@@ -43,11 +43,13 @@ class Sample:
         return len(self.x)
 
     def best(self, size: int) -> Sample:
-        """The `size` rows of smallest rank."""
+        """The `size` rows of smallest rank, of equals the first."""
         if len(self) <= size:
             return self
-        keep = np.sort(np.lexsort((self.index, self.rank))[:size])
-        return Sample(self.x[keep], self.w[keep], self.index[keep], self.rank[keep])
+        worst = np.partition(self.rank, size - 1)[size - 1]
+        keep = self.rank < worst
+        keep[np.flatnonzero(self.rank == worst)[: size - keep.sum()]] = True
+        return Sample(*(values[keep] for values in self.fields()))
 
     def followed_by(self, other: Sample) -> Sample:
         """Both, in the order of their index."""

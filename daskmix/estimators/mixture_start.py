@@ -196,12 +196,12 @@ class MixtureStart:
     def _drawn(self, init: str, rng: np.random.Generator) -> Mixture:
         if init == "random":
             share = rng.random((len(self.x), self.k))
-            return self._of_sample(share / share.sum(axis=1, keepdims=True))
+            share *= (self.sample.w / share.sum(axis=1))[:, None]
+            return self._estimated(Moments(*moments(self.x, share, self.structure.order), 0.0, 0.0, Origin()))
         if init == "random_from_data":
             return self._near(random_rows(self.x, self.sample.w, self.k, rng))
-        centres = plus_plus(self.x, self.sample.w, self.k, rng)
         if init == "k-means++":
-            return self._near(centres)
+            return self._near(plus_plus(self.x, self.sample.w, self.k, rng))
         # K-means measures in the units of X, as scikit-learn's does.
         units = 1.0 / self.frame.scale
         plain = Frame(np.zeros(len(units)), np.ones(len(units)))
@@ -214,11 +214,11 @@ class MixtureStart:
     def _near(self, centres: Array, units: Array | float = 1.0) -> Mixture:
         """Every row of the sample to its nearest centre."""
         cluster, _ = nearest(self.x * units, centres)
-        return self._of_sample((cluster[:, None] == np.arange(self.k)).astype(np.float64))
-
-    def _of_sample(self, share: Array) -> Mixture:
-        share = share * self.sample.w[:, None]
-        return self._estimated(Moments(*moments(self.x, share, self.structure.order), 0.0, 0.0, Origin()))
+        own = [cluster == j for j in range(self.k)]
+        each = [moments(self.x[rows], self.sample.w[rows, None], self.structure.order) for rows in own]
+        mass, first, second = (np.stack(values) for values in zip(*each, strict=True))
+        second = second.sum(axis=0) if self.structure.order is Order.pooled else second[:, 0]
+        return self._estimated(Moments(mass[:, 0], first[:, 0], second, 0.0, 0.0, Origin()))
 
     def _of_shares(self, given: Array) -> Mixture:
         total = self.fit.rows.counted("init_params")
