@@ -37,7 +37,7 @@ bench: env  ## ratios to peers and to the limits of this machine, in one run of 
 bench-scaling: env  ## a model of a pass, fitted and checked on this machine in five minutes; writes docs/scaling.md
 	$(BIN)/python -m benchmarks.simulate --write docs/scaling.md
 
-bench-passes: env  ## passes to a solution, counted, in half an hour; writes docs/passes.md
+bench-passes: env  ## passes to a solution, counted, in a quarter of an hour; writes docs/passes.md
 	$(BIN)/python -m benchmarks.passes --write docs/passes.md
 
 lock:  ## renew requirements.lock from pyproject.toml (needs uv)

@@ -1,6 +1,6 @@
 """How many passes a fit takes, and what it reaches: count them, judge what is required, write the page.
 
-`python -m benchmarks.passes --write docs/passes.md` takes about half an hour.
+`python -m benchmarks.passes --write docs/passes.md` takes about a quarter of an hour.
 """
 
 import argparse
