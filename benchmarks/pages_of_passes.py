@@ -23,10 +23,11 @@ daskmix saves them, and how many are left. It was written by `{command}`, in one
 sample of rows over *all* chunks (`sample_size`), keyed by the index of the row, so that the chunking does not
 matter. Rows from some chunks only would not do: stores are in the order of time, or of latitude.
 
-**The race.** Ten starts are solved on the sample, on growing parts of it: the best three go on with more rows, then
-the best. An optimum of n_s rows is p / (2 n_s) below that of all rows, in the mean, where p is the number of
-parameters; so most of the way costs no pass. How far the race goes follows from the number of rows and parameters
-alone, so that the sample takes a small share of the time, and the same bits come out everywhere.
+**The race.** Ten starts, by turns from K-means and from rows drawn at random, are solved on the sample, on growing
+parts of it: the best three go on with more rows, then the best. An optimum of n_s rows is p / (2 n_s) below that of
+all rows, in the mean, where p is the number of parameters; so most of the way costs no pass. How far the race goes
+follows from the number of rows and parameters alone, so that the sample takes a small share of the time, and the same
+bits come out everywhere.
 
 **The passes.** From there EM (or Lloyd's iteration) goes on, accelerated. Each pass gives the model's likelihood
 and its image, the next model of EM. From the last three moves and their images the *saddle-free Anderson

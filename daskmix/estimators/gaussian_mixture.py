@@ -67,8 +67,9 @@ class GaussianMixture(DensityMixin, Estimator):
         Explicit start. With means alone, the sample's rows go to their nearest mean.
     accelerate : {"auto", "none"}
         "auto" saves passes where there are more rows than the sample holds, the start is drawn and max_iter is above 1:
-        with init_params="auto" the best of ten starts on the sample is taken, and the iteration is accelerated until
-        `gap_tol` is reached [2]_. "none" is the textbook's iteration, ruled by `tol`.
+        with init_params="auto" the best of ten starts on the sample is taken, by turns from K-means and from rows drawn
+        at random, and the iteration is accelerated until `gap_tol` is reached [2]_. "none" is the textbook's iteration,
+        ruled by `tol`.
     gap_tol : float
         An accelerated fit ends when what is left to gain, of the mean log-likelihood, is twice in a row
         estimated to be less.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +40,8 @@ STRUCTURES: dict[str, Structure] = {
     "VVI": Diagonal(),
     "VII": Spherical(),
 }
+# How starts of a race are drawn, by turns: from K-means alone most end in the same few optima.
+RACERS = ("kmeans", "random_from_data")
 ROWS_PER_PARAMETER = 5  # at least, where starts race on the sample
 AUTO_FLOOR = 1e-6  # of each feature's variance
 
@@ -99,7 +103,7 @@ class MixtureStart:
         But on `each` rows for each parameter at least.
         """
         rungs = self._rungs(starts, total, each)
-        few = self.among(self.sample.best(rungs[0].rows)).models(rungs[0].racers)
+        few = self.among(self.sample.best(rungs[0].rows)).draws(RACERS, rungs[0].racers)
         return self._race(few, rungs)
 
     def challenged(self, winner: Raced, model: Mixture, total: int, each: int = ROWS_PER_PARAMETER) -> Raced:
@@ -146,9 +150,13 @@ class MixtureStart:
             return [Mixture(weights, means, precisions, self.structure)]
         if means is not None:
             return [self._overridden(self._near(means), weights, means, precisions)]
-        seeds = [np.random.default_rng([face.seed_, start]) for start in range(n_init)]
+        return [self._overridden(model, weights, means, precisions) for model in self.draws((init,), n_init)]
+
+    def draws(self, inits: Sequence[str], count: int) -> list[Mixture]:
+        """So many mixtures, drawn in these ways by turns."""
+        seeds = [np.random.default_rng([self.face.seed_, start]) for start in range(count)]
         with self.fit.sampling():
-            return [self._overridden(self._drawn(init, rng), weights, means, precisions) for rng in seeds]
+            return [self._drawn(init, rng) for init, rng in zip(cycle(inits), seeds, strict=False)]
 
     def _explicit(self) -> tuple[Array | None, Array | None, Covariance | None]:
         k, d = self.k, self.fit.rows.d
