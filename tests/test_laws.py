@@ -17,7 +17,7 @@ from daskmix.kernels import Frame, Order, compiled, reference
 from daskmix.kernels.elementary import exp
 from daskmix.mixture import Explain, Learn, Mixture, Origin
 from daskmix.reduction import FAN_IN, Together, merge_tree
-from daskmix.sampling import FarSample, Summarise, UniformSample, uniform
+from daskmix.sampling import FarSample, Sample, Summarise, UniformSample, uniform
 
 KERNELS = [reference, compiled]
 STRUCTURES = [Full(), Tied(), Diagonal(), Spherical()]
@@ -270,3 +270,11 @@ def test_the_merge_tree_keeps_the_order(n):
 
     assert merge_tree(merge, [[i] for i in range(n)]) == list(range(n))
     assert max(sizes, default=0) <= FAN_IN
+
+
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.2 + 1e-16, 0.7, np.inf]), min_size=1, max_size=30), st.integers(1, 30))
+def test_of_a_sample_the_smallest_ranks_stay_and_of_equals_the_first(ranks, size):
+    rank, index = np.array(ranks), np.arange(len(ranks))
+    kept = Sample(index[:, None].astype(float), np.ones(len(ranks)), index, rank).best(size)
+    assert kept.index.tolist() == np.sort(np.lexsort((index, rank))[:size]).tolist()
+    assert kept.x[:, 0].tolist() == kept.index.tolist()
