@@ -6,7 +6,9 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 
 import dask
 import dask.array as da
@@ -20,8 +22,12 @@ from daskmix import GaussianMixture, KMeans, Run
 from daskmix.block import Missing
 from daskmix.engines import keep
 from daskmix.engines.keep import Held, Keep, filesystem, keep_for, narrowed, scratch_folder
+from daskmix.engines.local import answer_bundle
 from daskmix.errors import InputError, ScratchFullWarning
+from daskmix.kernels import compiled
+from daskmix.sampling import Summarise
 from daskmix.sources.dask import rows_from_dask_array
+from daskmix.sources.zarr import open_path, rows_from_stored_array
 
 ROWS, D, CHUNKS = 500, 4, 24
 CHUNK_BYTES = ROWS * D * 8
@@ -166,6 +172,26 @@ def test_the_next_chunk_is_read_while_this_one_is_computed_on():
     for _ in Held(parts, ahead=True).blocks(Missing.trust, ()):
         time.sleep(slow)
     assert time.perf_counter() - began < 8 * slow  # one after the other takes ten
+
+
+@pytest.mark.parametrize("fails", ["a row", "the kernel"])
+def test_whoever_reads_ahead_has_ended_when_a_task_fails(store, fails, monkeypatch):
+    class Failing(Summarise):
+        def map(self, block, ops):
+            raise ArithmeticError
+
+    monkeypatch.setattr("daskmix.sources.zarr.RUN", 1)
+    parts = rows_from_stored_array(open_path(store), None, Missing.refuse).parts[:4]
+    bad = np.full((parts[0].place.rows, parts[0].d), np.nan)
+    first = replace(parts[0], load=lambda: ([bad], None)) if fails == "a row" else parts[0]
+    gc.disable()  # what it would end by itself, it ends in any thread
+    try:
+        with pytest.raises((ArithmeticError, InputError)) as caught:
+            answer_bundle(Failing(parts[0].d), Held([first, *parts[1:]], ahead=True), Missing.refuse, compiled)
+        assert caught.value.__traceback__ is not None
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("daskmix-read")]
+    finally:
+        gc.enable()
 
 
 def test_rows_in_memory_are_not_kept_twice():

@@ -7,8 +7,9 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -85,24 +86,24 @@ class Held:
         rows = sum(kept.in_memory for kept in self._kept if kept is not None)
         return object.__sizeof__(self) + rows + sum(memos.nbytes for memos in self._memos.values())
 
-    def blocks(self, missing: Missing, given: Sequence[Any]) -> Iterator[tuple[Block, Tally]]:
+    def blocks(self, missing: Missing, given: Sequence[Any]) -> Generator[tuple[Block, Tally], None, None]:
         """Each chunk, clean, and what was read for it; `given` are the values that the parts need, in order."""
-        fresh = self._fresh(given)
-        for i, part in enumerate(self.bundle):
-            kept = self._kept[i]
-            if kept is not None:
-                block = kept.block()
-                decoded = kept.nbytes if i in self._filled else 0
-                self._filled.discard(i)
-                yield block, Tally(part.chunks, len(block.x), kept.nbytes, decoded)
-                continue
-            raw = next(fresh)
-            block = clean(raw.x, raw.w, raw.place, part.number, missing)
-            kept, refused = _shelf.put(block, raw, self.keep)
-            if self.keep is not NOTHING:  # it may have been dropped meanwhile
-                self._kept[i] = kept
-            refused *= part.chunks
-            yield block, Tally(part.chunks, len(block.x), raw.nbytes, decoded=raw.nbytes, refused=refused)
+        with closing(self._fresh(given)) as fresh:
+            for i, part in enumerate(self.bundle):
+                kept = self._kept[i]
+                if kept is not None:
+                    block = kept.block()
+                    decoded = kept.nbytes if i in self._filled else 0
+                    self._filled.discard(i)
+                    yield block, Tally(part.chunks, len(block.x), kept.nbytes, decoded)
+                    continue
+                raw = next(fresh)
+                block = clean(raw.x, raw.w, raw.place, part.number, missing)
+                kept, refused = _shelf.put(block, raw, self.keep)
+                if self.keep is not NOTHING:  # it may have been dropped meanwhile
+                    self._kept[i] = kept
+                refused *= part.chunks
+                yield block, Tally(part.chunks, len(block.x), raw.nbytes, decoded=raw.nbytes, refused=refused)
 
     def fill(self, missing: Missing) -> None:
         """Read what there is room for in memory."""
@@ -129,7 +130,7 @@ class Held:
         if values and (memos := _shelf.put_memos(values, self.memory)) is not None:
             self._memos[place] = memos
 
-    def _fresh(self, given: Sequence[Any]) -> Iterator[Raw]:
+    def _fresh(self, given: Sequence[Any]) -> Generator[Raw, None, None]:
         """The chunks that are not kept, as they are read; where it pays, the next one while this one is computed on."""
         left = iter(given)
         values = [[next(left) for _ in part.needs] for part in self.bundle]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -59,8 +59,9 @@ def answer_bundle(
     rows = max(TILE_STEP, TILE_BYTES // reduction.row_bytes(ops) // TILE_STEP * TILE_STEP)
     answer: A | None = None
     tally = Tally(0, 0, 0)
-    with one_blas_thread():
-        for number, (block, read) in enumerate(held.blocks(missing, given)):
+    # Closed here, also after an error: a reader that the garbage collector has to end may wait for itself.
+    with one_blas_thread(), closing(held.blocks(missing, given)) as blocks:
+        for number, (block, read) in enumerate(blocks):
             for tile in block.tiles(rows):
                 found = _answer_tile(reduction, tile, suited(ops, tile.x), held, (number, tile.first))
                 answer = found if answer is None else reduction.merge(answer, found)
