@@ -10,10 +10,10 @@ from sklearn.decomposition import PCA
 
 from daskmix.algorithms.seeding import plus_plus
 from daskmix.block import Array
-from daskmix.covariance import Structure
 from daskmix.estimators.mixture_start import STRUCTURES
 from daskmix.kernels.reference import moments, nearest
 from daskmix.mixture import Mixture, Moments, Origin
+from daskmix.structures import Structure
 
 FLOOR = 1e-6
 START_ROWS = 1500

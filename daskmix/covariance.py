@@ -1,8 +1,4 @@
-"""Shapes a component's covariance may take.
-
-A `Structure` says how a covariance is estimated from moments; a `Covariance` is what it estimates. There is one kind
-of covariance for each order of statistic, and any number of structures for each kind.
-"""
+"""Covariances of the components, and how their densities are evaluated: one kind for each order of statistic."""
 
 from __future__ import annotations
 
@@ -29,6 +25,26 @@ class Covariance(ABC):
     factors: Array  # F, the same shape: F F' is the precision
 
     order: ClassVar[Order]
+
+    @classmethod
+    @abstractmethod
+    def of(cls, values: Array) -> Self:
+        """The covariances with these values.
+
+        Raises
+        ------
+        CollapsedComponentError
+            Where one of them is singular; the error names the component.
+        """
+
+    @classmethod
+    @abstractmethod
+    def of_precisions(cls, precisions: Array) -> Self:
+        """The covariances with these precisions, which are positive definite, in scikit-learn's shape."""
+
+    @abstractmethod
+    def scatter(self, mass: Array, d: int) -> Array:
+        """About their means, of so much mass of rows that would give these covariances again."""
 
     @abstractmethod
     def log_det_factors(self, d: int) -> Array:
@@ -105,6 +121,17 @@ def _bound(reach: Array, precision: Array, mean_in_precision: Array, p: int) -> 
 class FullCovariance(Covariance):
     order = Order.full
 
+    @classmethod
+    def of(cls, values: Array) -> Self:
+        return cls(values, _factors(values))
+
+    @classmethod
+    def of_precisions(cls, precisions: Array) -> Self:
+        return cls.of(np.linalg.inv(precisions))
+
+    def scatter(self, mass: Array, d: int) -> Array:
+        return mass[:, None, None] * self.values
+
     def log_det_factors(self, d: int) -> Array:
         return np.log(np.diagonal(self.factors, axis1=1, axis2=2)).sum(axis=1)
 
@@ -148,8 +175,7 @@ class FullCovariance(Covariance):
 
     @classmethod
     def at(cls, coordinates: Array, d: int) -> Self:
-        values = _of_log_cholesky(coordinates, d)
-        return cls(values, _factors(values))
+        return cls.of(_of_log_cholesky(coordinates, d))
 
     def in_metric(self, moves: Array, d: int) -> Array:
         return _cholesky_moves(self.values, self.factors, moves)
@@ -157,6 +183,17 @@ class FullCovariance(Covariance):
 
 class SharedCovariance(Covariance):
     order = Order.pooled
+
+    @classmethod
+    def of(cls, values: Array) -> Self:
+        return cls(values, _factors(values[None], shared=True)[0])
+
+    @classmethod
+    def of_precisions(cls, precisions: Array) -> Self:
+        return cls.of(np.linalg.inv(precisions))
+
+    def scatter(self, mass: Array, d: int) -> Array:
+        return mass.sum() * self.values
 
     def log_det_factors(self, d: int) -> Array:
         return np.log(np.diagonal(self.factors)).sum()
@@ -197,8 +234,7 @@ class SharedCovariance(Covariance):
 
     @classmethod
     def at(cls, coordinates: Array, d: int) -> Self:
-        values = _of_log_cholesky(coordinates, d)
-        return cls(values[0], _factors(values, shared=True)[0])
+        return cls.of(_of_log_cholesky(coordinates, d)[0])
 
     def in_metric(self, moves: Array, d: int) -> Array:
         return _cholesky_moves(self.values[None], self.factors[None], moves)
@@ -206,6 +242,17 @@ class SharedCovariance(Covariance):
 
 class DiagonalCovariance(Covariance):
     order = Order.diagonal
+
+    @classmethod
+    def of(cls, values: Array) -> Self:
+        return cls(values, _inverse_root(values))
+
+    @classmethod
+    def of_precisions(cls, precisions: Array) -> Self:
+        return cls(1.0 / precisions, np.sqrt(precisions))
+
+    def scatter(self, mass: Array, d: int) -> Array:
+        return mass[:, None] * self.values
 
     def log_det_factors(self, d: int) -> Array:
         return np.log(self.factors).sum(axis=1)
@@ -244,8 +291,7 @@ class DiagonalCovariance(Covariance):
 
     @classmethod
     def at(cls, coordinates: Array, d: int) -> Self:
-        values = _squared_exp(coordinates.reshape(-1, d))
-        return cls(values, _inverse_root(values))
+        return cls.of(_squared_exp(coordinates.reshape(-1, d)))
 
     def in_metric(self, moves: Array, d: int) -> Array:
         return np.sqrt(2.0) * moves
@@ -253,6 +299,17 @@ class DiagonalCovariance(Covariance):
 
 class SphericalCovariance(Covariance):
     order = Order.trace
+
+    @classmethod
+    def of(cls, values: Array) -> Self:
+        return cls(values, _inverse_root(values))
+
+    @classmethod
+    def of_precisions(cls, precisions: Array) -> Self:
+        return cls(1.0 / precisions, np.sqrt(precisions))
+
+    def scatter(self, mass: Array, d: int) -> Array:
+        return d * mass * self.values
 
     def log_det_factors(self, d: int) -> Array:
         return d * np.log(self.factors)
@@ -292,40 +349,14 @@ class SphericalCovariance(Covariance):
 
     @classmethod
     def at(cls, coordinates: Array, d: int) -> Self:
-        values = _squared_exp(coordinates)
-        return cls(values, _inverse_root(values))
+        return cls.of(_squared_exp(coordinates))
 
     def in_metric(self, moves: Array, d: int) -> Array:
         return np.sqrt(2.0 * d) * moves
 
 
-class Structure(ABC):
-    """How the covariances of k components are estimated; a small value without state."""
-
-    order: ClassVar[Order]
-    covariance: ClassVar[type[Covariance]]
-    common_scale: ClassVar[bool] = False  # whether features must share one unit
-
-    @abstractmethod
-    def estimate(self, mass: Array, scatter: Array, floor: Array) -> Covariance:
-        """Maximum likelihood from mass (k,), scatter about the means (shape of the order) and smoothing (d,).
-
-        Raises
-        ------
-        CollapsedComponentError
-            Where a covariance is singular; the error names the component.
-        """
-
-    @abstractmethod
-    def n_parameters(self, k: int, d: int) -> int:
-        """Free parameters of k covariances in d features."""
-
-    @abstractmethod
-    def from_precisions(self, precisions: Array) -> Covariance:
-        """The covariance with these precisions, in scikit-learn's shape."""
-
-
-def _collapsed(component: int | None, why: str) -> CollapsedComponentError:
+def collapsed(component: int | None, why: str) -> CollapsedComponentError:
+    """To raise where a component, or the covariance that all share, is singular."""
     who = "the shared covariance" if component is None else f"component {component}"
     return CollapsedComponentError(
         f'{who} collapsed: {why}; pass reg_covar="auto" or a larger reg_covar, or ask for fewer components'
@@ -341,12 +372,12 @@ def _factors(covariances: Array, shared: bool = False) -> Array:
     if not usable.all():
         j = int(np.argmin(usable))
         which = int(np.argmin(np.nan_to_num(sd[j])))
-        raise _collapsed(None if shared else j, f"feature {which} has no variance in it")
+        raise collapsed(None if shared else j, f"feature {which} has no variance in it")
     lower = _lower(covariances / (sd[:, :, None] * sd[:, None, :]))
     definite = np.diagonal(lower, axis1=1, axis2=2).min(axis=1) >= 1e-7
     if not definite.all():
         why = "its features depend linearly on each other, or it has too few distinct rows"
-        raise _collapsed(None if shared else int(np.argmin(definite)), why)
+        raise collapsed(None if shared else int(np.argmin(definite)), why)
     inverse = np.stack([dtrtri(a, lower=1)[0] for a in lower])
     return (inverse / sd[:, None, :]).transpose(0, 2, 1)
 
@@ -367,7 +398,7 @@ def _inverse_root(variances: Array) -> Array:
     if bad.any():
         where = np.argwhere(bad)[0]
         feature = f"feature {where[1]}" if len(where) > 1 else "every feature"
-        raise _collapsed(int(where[0]), f"{feature} has no variance in it")
+        raise collapsed(int(where[0]), f"{feature} has no variance in it")
     return 1.0 / np.sqrt(variances)
 
 
@@ -417,80 +448,3 @@ def _cholesky_moves(values: Array, factors: Array, moves: Array) -> Array:
     moved = (factors.transpose(0, 2, 1) @ lower)[:, :, rows, columns]
     moved[:, :, diagonal] *= np.sqrt(2.0)
     return moved
-
-
-def full_covariance(values: Array) -> FullCovariance:
-    return FullCovariance(values, _factors(values))
-
-
-@dataclass(frozen=True)
-class Full(Structure):
-    """Each component has its own ellipsoid (VVV)."""
-
-    order = Order.full
-    covariance = FullCovariance
-
-    def estimate(self, mass: Array, scatter: Array, floor: Array) -> Covariance:
-        return full_covariance(scatter / mass[:, None, None] + np.diag(floor))
-
-    def n_parameters(self, k: int, d: int) -> int:
-        return k * d * (d + 1) // 2
-
-    def from_precisions(self, precisions: Array) -> Covariance:
-        return full_covariance(np.linalg.inv(precisions))
-
-
-@dataclass(frozen=True)
-class Tied(Structure):
-    """All components share one ellipsoid (EEE)."""
-
-    order = Order.pooled
-    covariance = SharedCovariance
-
-    def estimate(self, mass: Array, scatter: Array, floor: Array) -> Covariance:
-        values = scatter / mass.sum() + np.diag(floor)
-        return SharedCovariance(values, _factors(values[None], shared=True)[0])
-
-    def n_parameters(self, k: int, d: int) -> int:
-        return d * (d + 1) // 2
-
-    def from_precisions(self, precisions: Array) -> Covariance:
-        values = np.linalg.inv(precisions)
-        return SharedCovariance(values, _factors(values[None], shared=True)[0])
-
-
-@dataclass(frozen=True)
-class Diagonal(Structure):
-    """Each component has its own variance of each feature (VVI)."""
-
-    order = Order.diagonal
-    covariance = DiagonalCovariance
-
-    def estimate(self, mass: Array, scatter: Array, floor: Array) -> Covariance:
-        values = scatter / mass[:, None] + floor
-        return DiagonalCovariance(values, _inverse_root(values))
-
-    def n_parameters(self, k: int, d: int) -> int:
-        return k * d
-
-    def from_precisions(self, precisions: Array) -> Covariance:
-        return DiagonalCovariance(1.0 / precisions, np.sqrt(precisions))
-
-
-@dataclass(frozen=True)
-class Spherical(Structure):
-    """Each component is a ball of its own size (VII)."""
-
-    order = Order.trace
-    covariance = SphericalCovariance
-    common_scale = True
-
-    def estimate(self, mass: Array, scatter: Array, floor: Array) -> Covariance:
-        values = scatter / (mass * len(floor)) + floor.mean()
-        return SphericalCovariance(values, _inverse_root(values))
-
-    def n_parameters(self, k: int, d: int) -> int:
-        return k
-
-    def from_precisions(self, precisions: Array) -> Covariance:
-        return SphericalCovariance(1.0 / precisions, np.sqrt(precisions))

@@ -12,11 +12,12 @@ import numpy as np
 
 from daskmix.arrays import namespace, to_host
 from daskmix.block import Array, Block
-from daskmix.covariance import LOG_2PI, Covariance, Structure
+from daskmix.covariance import LOG_2PI, Covariance
 from daskmix.errors import CollapsedComponentWarning
 from daskmix.kernels import Densities, Features, Frame, Kernels, Order, joined
 from daskmix.kernels.reference import enter, moments
 from daskmix.reduction import FEW_BYTES, Linear, Reduction, Sums
+from daskmix.structures import Structure
 
 TINY = float(np.finfo(np.float64).tiny)
 PRODUCT_FLOAT32_ERROR = 1e-3
@@ -91,7 +92,7 @@ class Mixture:
                 CollapsedComponentWarning,
                 stacklevel=2,
             )
-        return sums.estimate(self.structure, floor)
+        return sums.estimate(self.structure, floor, self.covariance)
 
     def rescaled(self, scale: Array, means: Array) -> Mixture:
         """The same mixture of x * scale, with these means."""
@@ -151,8 +152,11 @@ class Mixture:
         k, d = self.shape
         logs, means, covariances = np.split(coordinates, [k, k + k * d])
         weights = np.exp(logs - logs.max())
+        weights /= weights.sum()
         covariance = self.covariance.at(covariances, d)
-        return Mixture(weights / weights.sum(), means.reshape(k, d), covariance, self.structure)
+        # What lies between covariances of a structure need not be one.
+        covariance = self.structure.nearest(covariance, np.maximum(weights, TINY), d, self.covariance)
+        return Mixture(weights, means.reshape(k, d), covariance, self.structure)
 
     def in_metric(self, moves: Array) -> Array:
         """Moves of the coordinates (m, p) in units of the Fisher information of a row whose component is known.
@@ -205,8 +209,8 @@ class Moments(Sums):
         second = self.second if order is Order.pooled else joined(self.second)
         return replace(self, mass=joined(self.mass), first=joined(self.first), second=second)
 
-    def estimate(self, structure: Structure, floor: Array) -> Mixture:
-        """The mixture of this structure that fits these moments best."""
+    def estimate(self, structure: Structure, floor: Array, near: Covariance | None = None) -> Mixture:
+        """The mixture of this structure that fits these moments best; near these covariances, if there are several."""
         offset = self.first / self.mass[:, None]
         axes = (slice(None),) + (None,) * (self.second.ndim - 1)
         outer = _outer(offset, structure.order)
@@ -214,7 +218,7 @@ class Moments(Sums):
             scatter = self.second - np.einsum("k,kde->de", self.mass, outer)
         else:
             scatter = self.second - self.mass[axes] * outer
-        covariance = structure.estimate(self.mass, scatter, floor)
+        covariance = structure.estimate(self.mass, scatter, floor, near)
         return Mixture(self.mass / self.mass.sum(), self.origin.about(offset) + offset, covariance, structure)
 
 

@@ -16,7 +16,6 @@ from daskmix.algorithms.base import Outcome
 from daskmix.algorithms.lloyd import LloydState
 from daskmix.algorithms.racing import Racing, RacingState
 from daskmix.centroids import Separate, Separation
-from daskmix.covariance import Structure
 from daskmix.errors import CollapsedComponentError, InputError, not_one_of
 from daskmix.estimators import GaussianMixture, KMeans
 from daskmix.estimators.base import Source
@@ -27,6 +26,7 @@ from daskmix.mixture import Mixture, n_parameters
 from daskmix.race import ENOUGH, Raced
 from daskmix.reduction import Together
 from daskmix.sampling import Sample, Summary
+from daskmix.structures import Structure
 
 MIXTURES = {"bic": criteria.bic, "aic": criteria.aic, "icl": criteria.icl}
 CLUSTERS = ("calinski-harabasz", "davies-bouldin", "silhouette")

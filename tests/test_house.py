@@ -15,9 +15,10 @@ HOUSE = Path(daskmix.__file__).parent
 ORDER = [
     "errors", "arrays", "block", "reduction", "kernels", "kernels.reference", "kernels.elementary", "kernels.jit",
     "kernels.registers", "kernels.tiles", "kernels.assigning", "kernels.pruned", "kernels.explaining",
-    "kernels.compiled", "device", "covariance", "centroids", "mixture", "criteria", "sampling", "algorithms",
-    "algorithms.base", "algorithms.seeding", "algorithms.lloyd", "algorithms.em", "algorithms.acceleration",
-    "algorithms.racing", "passes", "rows", "sources", "sources.dask", "sources.labelled", "sources.zarr", "engines",
+    "kernels.compiled", "device", "covariance", "structures", "centroids", "mixture", "criteria", "sampling",
+    "algorithms", "algorithms.base", "algorithms.seeding", "algorithms.lloyd", "algorithms.em",
+    "algorithms.acceleration", "algorithms.racing", "passes", "rows", "sources", "sources.dask", "sources.labelled",
+    "sources.zarr", "engines",
     "engines.keep", "engines.local", "engines.dask", "hooks", "answers", "fitting", "race", "store",
     "estimators.base", "estimators.kmeans", "estimators.mixture_start", "estimators.gaussian_mixture", "estimators",
     "plot", "selection", "planning", "demo", "cli.failures", "cli.options", "cli.text", "cli.places", "cli.fit",

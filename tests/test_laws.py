@@ -12,15 +12,15 @@ from hypothesis.extra import numpy as hnp
 
 from daskmix import testing
 from daskmix.centroids import Assign, Centroids
-from daskmix.covariance import Diagonal, Full, Spherical, Tied
 from daskmix.kernels import Frame, Order, compiled, reference
 from daskmix.kernels.elementary import exp
 from daskmix.mixture import Explain, Learn, Mixture, Origin
 from daskmix.reduction import FAN_IN, Together, merge_tree
 from daskmix.sampling import FarSample, Sample, Summarise, UniformSample, uniform
+from daskmix.structures import Diagonal, Full, Spherical, Tied
 
 KERNELS = [reference, compiled]
-STRUCTURES = [Full(), Tied(), Diagonal(), Spherical()]
+STRUCTURES = [Full(), Tied(), Diagonal(), Spherical()]  # one for each kind of covariance
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -53,7 +53,8 @@ def a_mixture(structure, k, d, seed=0):
         "trace": precisions[:, 0, 0],
     }[structure.order.value]
     weights = rng.dirichlet(np.ones(k))
-    return Mixture(weights, 5 * rng.standard_normal((k, d)), structure.from_precisions(np.array(shaped)), structure)
+    covariance = structure.nearest(structure.covariance.of_precisions(np.array(shaped)), weights, d)
+    return Mixture(weights, 5 * rng.standard_normal((k, d)), covariance, structure)
 
 
 def questions(d):
@@ -188,27 +189,6 @@ def test_far_clusters_take_the_safe_way_and_it_is_kept_until_the_bound_is_clear(
 
 def test_float64_rows_never_take_a_float32_product():
     assert a_mixture(Full(), 2, 2).path(np.dtype(np.float64)) == "float64"
-
-
-@pytest.mark.parametrize("structure", STRUCTURES)
-def test_the_m_step_is_a_maximum(structure):
-    rng = np.random.default_rng(0)
-    k, d, mass = 3, 2, np.array([3.0, 5.0, 9.0])
-    root = rng.standard_normal((k, d, 4))
-    full = root @ root.transpose(0, 2, 1)
-    scatter = {
-        "full": full,
-        "pooled": full.sum(axis=0),
-        "diagonal": np.diagonal(full, axis1=1, axis2=2),
-        "trace": np.trace(full, axis1=1, axis2=2),
-    }[structure.order.value]
-
-    def likelihood(values):
-        dense = structure.covariance(values, values).dense(k, d)
-        own = np.linalg.inv(dense) @ full
-        return -0.5 * (mass @ np.linalg.slogdet(dense)[1] + np.trace(own, axis1=1, axis2=2).sum())
-
-    testing.check_structure(structure, mass, scatter, d, likelihood)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)

@@ -14,7 +14,6 @@ from daskmix.algorithms.em import EM
 from daskmix.algorithms.lloyd import Lloyd
 from daskmix.block import Missing
 from daskmix.centroids import Assign, Centroids
-from daskmix.covariance import Diagonal, Full, Spherical, Tied
 from daskmix.engines.local import Local
 from daskmix.kernels import Frame, compiled, reference
 from daskmix.mixture import Explain
@@ -22,6 +21,7 @@ from daskmix.passes import passes
 from daskmix.reduction import Together
 from daskmix.rows import from_memory
 from daskmix.sampling import Summarise
+from daskmix.structures import Diagonal, Full, Spherical, Tied
 
 D = 3
 

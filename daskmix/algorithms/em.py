@@ -111,7 +111,7 @@ class EM(Iteration[EMState, Moments]):
         """
         if not (moments.mass > LEAST_MASS * moments.mass.sum()).all():
             raise CollapsedComponentError(f"component {int(moments.mass.argmin())} has lost all its rows")
-        return moments.estimate(like.structure, self.floor)
+        return moments.estimate(like.structure, self.floor, like.covariance)
 
 
 def _aitken(before: float, gain: float) -> float:

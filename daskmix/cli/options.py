@@ -11,6 +11,12 @@ import click
 
 from daskmix.cli.failures import DEBUG
 
+# As in estimators/mixture_start.py, whose import takes longer than any help text may.
+STRUCTURES = (
+    "full", "tied", "diag", "spherical",
+    "EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV",
+)  # fmt: skip
+
 
 def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
@@ -120,8 +126,8 @@ what_to_fit = _several(
     click.option("-k", "k", required=True, type=click.IntRange(min=1), help="Number of clusters or components."),
     click.option(
         "--covariance-type",
-        type=click.Choice(["full", "tied", "diag", "spherical"]),
-        help="Shape of a mixture's covariances; full by default.",
+        type=click.Choice(STRUCTURES),
+        help="Shape of a mixture's covariances, or mclust's name of it; full by default.",
     ),
     click.option(
         "--init",

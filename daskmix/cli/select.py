@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from daskmix.cli.options import (
+    STRUCTURES,
     how_long,
     how_to_keep,
     how_to_run,
@@ -31,8 +32,8 @@ from daskmix.cli.text import facts, print_facts, print_table
     "--covariance-type",
     "structures",
     multiple=True,
-    type=click.Choice(["full", "tied", "diag", "spherical"]),
-    help="A shape of covariances to try; repeat it for more. full, diag and tied by default.",
+    type=click.Choice(STRUCTURES),
+    help="A shape of covariances, or mclust's name of it; repeat it for more. full, diag and tied by default.",
 )
 @click.option("--n-init", type=click.IntRange(min=1), default=3, show_default=True, help="Starts of each model.")
 @click.option(

@@ -18,19 +18,21 @@ from daskmix import criteria
 from daskmix.algorithms.base import Algorithm, Outcome
 from daskmix.algorithms.em import EMState
 from daskmix.block import Array
-from daskmix.covariance import Covariance, Diagonal, Full, Spherical, Structure, Tied
+from daskmix.covariance import Covariance
 from daskmix.device import suited
 from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.estimators.base import Estimator, Source
 from daskmix.estimators.mixture_start import STRUCTURES, MixtureStart
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
-from daskmix.kernels import Frame, compiled
+from daskmix.kernels import Frame, Order, compiled
 from daskmix.kernels.reference import normalise
 from daskmix.mixture import Explain, Mixture, Moments, blended, n_parameters
 from daskmix.store import LEFT_OUT, write_rows
+from daskmix.structures import Structure
 
 FORGETTING = 0.7  # between 1/2, which forgets soonest, and 1, which never does
+KINDS = {Order.full: "full", Order.pooled: "tied", Order.diagonal: "diag", Order.trace: "spherical"}
 INITS = ("auto", "kmeans", "k-means++", "random", "random_from_data")
 
 
@@ -45,8 +47,10 @@ class GaussianMixture(DensityMixin, Estimator):
     ----------
     n_components : int
         Number of components, k.
-    covariance_type : {"full", "tied", "diag", "spherical"}
-        Shape of the covariances; mclust's names VVV, EEE, VVI, VII mean the same.
+    covariance_type : str
+        Shape of the covariances: "full", "tied", "diag", "spherical", or one of mclust's fourteen names, which say
+        whether volume, shape and orientation are equal (E), vary (V) or are the identity (I): EII, VII (spherical),
+        EEI, VEI, EVI, VVI (diag), EEE (tied), VEE, EVE, VVE, EEV, VEV, EVV, VVV (full) [3]_.
     tol : float
         The textbook's iteration stops when the mean log-likelihood of a row gains less than this. 0 goes on to a fixed
         point, also where the fit is accelerated.
@@ -111,6 +115,8 @@ class GaussianMixture(DensityMixin, Estimator):
     ----------
     .. [1] Dempster, Laird & Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm.
     .. [2] Anderson acceleration (Walker & Ni 2011) with the eigenvalues of saddle-free Newton (Dauphin et al. 2014).
+    .. [3] Celeux & Govaert (1995), Gaussian parsimonious clustering models; the common axes of VVE and EVE by Pham
+       (2001), Joint approximate diagonalization of positive definite Hermitian matrices.
 
     Examples
     --------
@@ -268,7 +274,9 @@ class GaussianMixture(DensityMixin, Estimator):
         if mass > 0:
             share = (mass / (self._mass + mass)) ** FORGETTING
             moments = blended(share, model.moments(floor, found.origin), found)
-            stepped = moments.estimate(model.structure, floor).rescaled(1.0 / frame.scale, model.means)
+            stepped = moments.estimate(model.structure, floor, model.covariance).rescaled(
+                1.0 / frame.scale, model.means
+            )
             means = frame.leave(moments.first / moments.mass[:, None] + found.origin.about(model.means))
             self._set_parameters(stepped.weights, means, stepped.covariance)
             self.lower_bound_, self._certainty = found.score / mass, np.nan
@@ -450,7 +458,7 @@ class GaussianMixture(DensityMixin, Estimator):
         from sklearn.mixture import GaussianMixture as Peer
 
         check_is_fitted(self)
-        kind = {Full: "full", Tied: "tied", Diagonal: "diag", Spherical: "spherical"}[type(self._structure())]
+        kind = KINDS[self._structure().order]
         peer = Peer(len(self.weights_), covariance_type=kind, tol=self.tol, max_iter=self.max_iter)
         for name in (
             "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_",
@@ -475,7 +483,7 @@ class GaussianMixture(DensityMixin, Estimator):
     def _row_bytes(self) -> int:
         k, d = self.means_.shape
         # Products of features are gathered, multiplied and joined: four arrays of them at a time.
-        products = 4 * d * (d + 1) // 2 if isinstance(self._structure(), Full) else 4 * d
+        products = 4 * d * (d + 1) // 2 if self._structure().order is Order.full else 4 * d
         return 8 * (3 * k + 3 * d + products)
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from daskmix import structures
 from daskmix.algorithms.acceleration import Accelerated, LocalSteps, accelerated_steps
 from daskmix.algorithms.em import EM
 from daskmix.algorithms.lloyd import Lloyd
 from daskmix.algorithms.seeding import plus_plus, random_rows
 from daskmix.block import Array
 from daskmix.centroids import Centroids
-from daskmix.covariance import Covariance, Diagonal, Full, Spherical, Structure, Tied
+from daskmix.covariance import Covariance
 from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.fitting import Fit, sampled
 from daskmix.kernels import Frame, Order
@@ -26,20 +27,29 @@ from daskmix.mixture import Learn, Mixture, Moments, Origin, n_parameters
 from daskmix.race import Raced, Rung, ladder, local_steps, race
 from daskmix.rows import beside
 from daskmix.sampling import Sample, Summary
+from daskmix.structures import Structure
 
 if TYPE_CHECKING:
     from daskmix.estimators.gaussian_mixture import GaussianMixture
 
-STRUCTURES: dict[str, Structure] = {
-    "full": Full(),
-    "tied": Tied(),
-    "diag": Diagonal(),
-    "spherical": Spherical(),
-    "VVV": Full(),
-    "EEE": Tied(),
-    "VVI": Diagonal(),
-    "VII": Spherical(),
+MCLUST: dict[str, Structure] = {
+    "EII": structures.EqualSpherical(),
+    "VII": structures.Spherical(),
+    "EEI": structures.EqualDiagonal(),
+    "VEI": structures.DiagonalEqualShape(),
+    "EVI": structures.DiagonalEqualVolume(),
+    "VVI": structures.Diagonal(),
+    "EEE": structures.Tied(),
+    "VEE": structures.OwnVolume(),
+    "EVE": structures.EqualVolumeAndOrientation(),
+    "VVE": structures.EqualOrientation(),
+    "EEV": structures.OwnOrientation(),
+    "VEV": structures.EqualShape(),
+    "EVV": structures.EqualVolume(),
+    "VVV": structures.Full(),
 }
+ALIASES = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}
+STRUCTURES = {**{alias: MCLUST[name] for alias, name in ALIASES.items()}, **MCLUST}
 # How starts of a race are drawn, by turns: from K-means alone most end in the same few optima.
 RACERS = ("kmeans", "random_from_data")
 ROWS_PER_PARAMETER = 5  # at least, where starts race on the sample
@@ -173,7 +183,8 @@ class MixtureStart:
             matrices = self.structure.order in (Order.full, Order.pooled)
             if not np.all(np.linalg.eigvalsh(given) > 0 if matrices else given > 0):
                 raise InputError("precisions_init must be positive definite")
-            precisions = self.structure.from_precisions(given).rescaled(self.frame.scale)
+            covariance = self.structure.covariance.of_precisions(given).rescaled(self.frame.scale)
+            precisions = self.structure.nearest(covariance, np.full(k, 1.0 / k), d)
         return weights, means, precisions
 
     @staticmethod
