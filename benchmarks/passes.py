@@ -22,7 +22,7 @@ from benchmarks.traces import em, faster, optimum, trace, with_sample
 from daskmix import GaussianMixture, KMeans, select
 from daskmix.algorithms.acceleration import Accelerated
 from daskmix.block import Array
-from daskmix.mixture import Mixture, n_parameters
+from daskmix.mixture import Family, Mixture
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ def from_samples(settings: Settings) -> Section:
             worse.append(max(fast.values) < top - WORSE)
             found.append([top - fast.values[0], alone.until(1e-5, top), fast.until(1e-5, top), fast.until(1e-7, top)])
         gap, alone, to5, to7 = np.median(found, axis=0)
-        promised = n_parameters(CRAWL.k, x.shape[1], CRAWL.structure) / (2 * size)
+        promised = Family(CRAWL.structure).n_parameters(CRAWL.k, x.shape[1]) / (2 * size)
         lines.append(
             [
                 f"{total:,}",

@@ -14,9 +14,10 @@ from daskmix.arrays import namespace, to_host
 from daskmix.block import Array, Block
 from daskmix.covariance import LOG_2PI, Covariance
 from daskmix.errors import CollapsedComponentWarning
-from daskmix.kernels import Densities, Features, Frame, Kernels, Order, joined
+from daskmix.kernels import Densities, Explained, Features, Frame, Kernels, Order, joined
 from daskmix.kernels.reference import enter, moments
 from daskmix.reduction import FEW_BYTES, Linear, Reduction, Sums
+from daskmix.sampling import uniform
 from daskmix.structures import Structure
 
 TINY = float(np.finfo(np.float64).tiny)
@@ -25,9 +26,20 @@ PRODUCT_FLOAT64_ERROR = 1e-8
 HYSTERESIS = 4.0
 
 
-def n_parameters(k: int, d: int, structure: Structure) -> int:
-    """Free parameters of a mixture."""
-    return k - 1 + k * d + structure.n_parameters(k, d)
+@dataclass(frozen=True)
+class Family:
+    """The mixtures among which the M-step chooses the best."""
+
+    structure: Structure
+    equal_weights: bool = False  # whether all components have the same
+
+    def n_parameters(self, k: int, d: int) -> int:
+        """Free parameters of one with k components in d features."""
+        return (0 if self.equal_weights else k - 1) + k * d + self.structure.n_parameters(k, d)
+
+    def weights(self, mass: Array) -> Array:
+        """The best for this mass of the components: (k,)."""
+        return np.full(len(mass), 1.0 / len(mass)) if self.equal_weights else mass / mass.sum()
 
 
 @dataclass(frozen=True)
@@ -37,15 +49,19 @@ class Mixture:
     weights: Array  # (k,)
     means: Array  # (k, d)
     covariance: Covariance
-    structure: Structure
+    family: Family
 
     @property
     def shape(self) -> tuple[int, int]:
         k, d = self.means.shape
         return k, d
 
+    @property
+    def structure(self) -> Structure:
+        return self.family.structure
+
     def n_parameters(self) -> int:
-        return n_parameters(*self.shape, self.structure)
+        return self.family.n_parameters(*self.shape)
 
     def densities(self, path: str, floor: Array, log_scale: float) -> Densities:
         """What the kernels need for log p(x, k), on data smoothed by `floor` and measured in units of the frame."""
@@ -92,11 +108,11 @@ class Mixture:
                 CollapsedComponentWarning,
                 stacklevel=2,
             )
-        return sums.estimate(self.structure, floor, self.covariance)
+        return sums.estimate(self.family, floor, self.covariance)
 
     def rescaled(self, scale: Array, means: Array) -> Mixture:
         """The same mixture of x * scale, with these means."""
-        return Mixture(self.weights, means, self.covariance.rescaled(scale), self.structure)
+        return replace(self, means=means, covariance=self.covariance.rescaled(scale))
 
     def moments(self, floor: Array, origin: Origin) -> Moments:
         """Of a unit of mass of rows that would give this mixture again, smoothed by `floor`."""
@@ -121,7 +137,7 @@ class Mixture:
         """
         sums = self.moments(floor, Origin())
         order, pairs = self.structure.order, combinations(range(self.shape[0]), 2)
-        nearest = (sums.united(i, j, order).estimate(self.structure, floor) for i, j in pairs)
+        nearest = (sums.united(i, j, order).estimate(self.family, floor, self.covariance) for i, j in pairs)
         return max(nearest, key=Mixture.sharpness)
 
     def sharpness(self) -> float:
@@ -151,12 +167,11 @@ class Mixture:
         """
         k, d = self.shape
         logs, means, covariances = np.split(coordinates, [k, k + k * d])
-        weights = np.exp(logs - logs.max())
-        weights /= weights.sum()
+        weights = self.family.weights(np.exp(logs - logs.max()))
         covariance = self.covariance.at(covariances, d)
         # What lies between covariances of a structure need not be one.
         covariance = self.structure.nearest(covariance, np.maximum(weights, TINY), d, self.covariance)
-        return Mixture(weights, means.reshape(k, d), covariance, self.structure)
+        return Mixture(weights, means.reshape(k, d), covariance, self.family)
 
     def in_metric(self, moves: Array) -> Array:
         """Moves of the coordinates (m, p) in units of the Fisher information of a row whose component is known.
@@ -209,8 +224,9 @@ class Moments(Sums):
         second = self.second if order is Order.pooled else joined(self.second)
         return replace(self, mass=joined(self.mass), first=joined(self.first), second=second)
 
-    def estimate(self, structure: Structure, floor: Array, near: Covariance | None = None) -> Mixture:
-        """The mixture of this structure that fits these moments best; near these covariances, if there are several."""
+    def estimate(self, family: Family, floor: Array, near: Covariance | None = None) -> Mixture:
+        """The mixture of this family that fits these moments best; near these covariances, if there are several."""
+        structure = family.structure
         offset = self.first / self.mass[:, None]
         axes = (slice(None),) + (None,) * (self.second.ndim - 1)
         outer = _outer(offset, structure.order)
@@ -219,7 +235,7 @@ class Moments(Sums):
         else:
             scatter = self.second - self.mass[axes] * outer
         covariance = structure.estimate(self.mass, scatter, floor, near)
-        return Mixture(self.mass / self.mass.sum(), self.origin.about(offset) + offset, covariance, structure)
+        return Mixture(family.weights(self.mass), self.origin.about(offset) + offset, covariance, family)
 
 
 def blended(share: float, before: Moments, batch: Moments) -> Moments:
@@ -296,18 +312,48 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Sharing:
+    """How rows are shared out among components, given log p(x, k)."""
+
+    temperature: float = 1.0  # responsibilities are those of log p(x, k) / temperature
+    hard: bool = False  # each row to its likeliest component alone
+    seed: int | None = None  # each row to one component alone, drawn by the responsibilities
+
+    def pick(self, block: Block) -> Array | None:
+        """What decides to which one component each row goes, as kernels take it."""
+        if self.hard:
+            return namespace(block.x).zeros(len(block.x))
+        return None if self.seed is None else uniform(self.seed, block.index)
+
+    def again(self, times: int) -> Sharing:
+        """The same with other draws."""
+        return self if self.seed is None else replace(self, seed=self.seed + times)
+
+
+SOFT = Sharing()
+
+
+@dataclass(frozen=True)
 class Explain(Linear[Moments]):
-    """Share each row out among the components that explain it (E-step)."""
+    """Share each row out among the components that explain it (E-step).
+
+    The score is what the M-step on these shares never lowers: the log-likelihood; at a temperature T the free energy
+    T sum log sum exp(log p(x, k) / T) (Ueda & Nakano 1998); of rows given to the likeliest component the log-likelihood
+    of both (Celeux & Govaert 1992).
+    """
 
     mixture: Mixture
     frame: Frame
     path: str  # "float32" | "float64": the product in this type; "centred"
     floor: Array  # (d,) smoothing of the squared features, in the frame
+    sharing: Sharing = SOFT
 
     @cached_property
     def _densities(self) -> Densities:
         # All chunks that a process computes on share the question.
-        return self.mixture.densities(self.path, self.floor, float(np.log(self.frame.scale).sum()))
+        densities = self.mixture.densities(self.path, self.floor, float(np.log(self.frame.scale).sum()))
+        temperature = self.sharing.temperature
+        return densities if temperature == 1.0 else densities.heated(temperature)
 
     def _origin(self) -> Origin:
         return Origin(self.mixture.means if self.path == "centred" else None)
@@ -318,13 +364,19 @@ class Explain(Linear[Moments]):
     def features(self) -> Features | None:
         # Centred rows, and those whitened by a shared covariance, are each mixture's own.
         own = self.path == "centred" or self.mixture.structure.order is Order.pooled
+        # Each row to one component: which one is each mixture's own, too.
+        own = own or self.sharing.hard or self.sharing.seed is not None
         return None if own else Features(self.frame, self.mixture.structure.order, self.path)
 
     @classmethod
     def map_all(cls, questions: Sequence[Explain], block: Block, ops: Kernels) -> list[Moments]:
         densities = joined([question._densities for question in questions])
-        found = ops.explain(block.x, block.w, questions[0].frame, densities)
-        return [Moments(*own, origin=q._origin()) for q, own in zip(questions, found, strict=True)]
+        found = ops.explain(block.x, block.w, questions[0].frame, densities, questions[0].sharing.pick(block))
+        return [question._told(own) for question, own in zip(questions, found, strict=True)]
+
+    def _told(self, found: Explained) -> Moments:
+        score = self.sharing.temperature * found.score + (found.certainty if self.sharing.hard else 0.0)
+        return Moments(found.mass, found.first, found.second, score, found.certainty, self._origin())
 
     def own_bytes(self, ops: Kernels) -> int:
         return 0 if ops.in_tiles else 16 * self.mixture.shape[0]

@@ -15,7 +15,6 @@ from daskmix.errors import InputTypeError
 from daskmix.estimators import GaussianMixture, KMeans
 from daskmix.estimators.base import Source
 from daskmix.estimators.kmeans import ROUNDS
-from daskmix.mixture import n_parameters
 from daskmix.rows import Rows
 
 # Passes of a whole fit where it is accelerated, and of the textbook's: no more than an idea, for data differ.
@@ -124,7 +123,7 @@ def plan(
     k = face._check_options()
     rows = face._rows(face._opened(X, variables), sample_weight, sample_dims, reset=True)
     d = rows.d
-    parameters = 0 if isinstance(face, KMeans) else n_parameters(k, d, face._structure())
+    parameters = 0 if isinstance(face, KMeans) else face._family().n_parameters(k, d)
     sample = face._sample_rows(rows, k, parameters)
     if rows.total is not None:
         sample = min(sample, rows.total)

@@ -22,7 +22,7 @@ from daskmix.estimators.base import Source
 from daskmix.estimators.mixture_start import MixtureStart
 from daskmix.fitting import Fit
 from daskmix.kernels import Frame
-from daskmix.mixture import Mixture, n_parameters
+from daskmix.mixture import Mixture
 from daskmix.race import ENOUGH, Raced
 from daskmix.reduction import Together
 from daskmix.sampling import Sample, Summary
@@ -134,6 +134,10 @@ def select(
             raise InputError(f"{name} is not for select, which draws its own starts; leave it out")
     if isinstance(n_init, bool) or not isinstance(n_init, Integral) or n_init < 1:
         raise InputError(f"n_init={n_init!r} must be a whole number, at least 1")
+    if options.get("algorithm", "em") != "em" or np.any(np.asarray(options.get("temperature", 1.0)) != 1.0):
+        raise InputError(
+            "select compares likelihoods, which EM at a temperature of 1 maximises; leave algorithm and temperature out"
+        )
     where = {"sample_weight": sample_weight, "sample_dims": sample_dims, "variables": variables}
     if n_clusters is not None:
         if n_components is not None:
@@ -250,7 +254,7 @@ def _mixtures(
     faces = [GaussianMixture(k, covariance_type=name, n_init=n_init, **options) for k in ks for name in names]
     shared = _Shared.of(faces, X, where)
     with shared.fit as fit:
-        most = max(n_parameters(face.n_components, fit.rows.d, face._structure()) for face in faces)
+        most = max(face._family().n_parameters(face.n_components, fit.rows.d) for face in faces)
         summary, sample = shared.survey(ks[-1], most)
         if summary.mass <= ks[-1]:
             raise InputError(

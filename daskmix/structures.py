@@ -37,7 +37,7 @@ GOLDEN = (5**0.5 - 1) / 2
 class Structure(ABC):
     """How the covariances of k components are estimated; a small value without state."""
 
-    covariance: ClassVar[type[Covariance]]
+    covariance: type[Covariance]
     common_scale: ClassVar[bool] = False  # whether features must share one unit
     constrained: ClassVar[bool] = True  # whether not all covariances of its kind have this structure
 
@@ -81,6 +81,24 @@ def _smoothed(mass: Array, scatter: Array, floor: Array, order: Order) -> Array:
     if order is Order.diagonal:
         return scatter + mass[:, None] * floor
     return scatter + (mass.sum() if order is Order.pooled else mass[:, None, None]) * np.diag(floor)
+
+
+@dataclass(frozen=True)
+class Fixed(Structure):
+    """Covariances that are given, one for all components, and stay as they are."""
+
+    covariance: type[Covariance]
+    common_scale = True
+
+    def values(self, mass: Array, scatter: Array, d: int, near: Covariance | None) -> Array:
+        if near is None:
+            raise ValueError("fixed covariances are given, not estimated")
+        if self.order is Order.pooled:
+            return near.values
+        return np.repeat(near.values[:1], len(mass), axis=0)
+
+    def n_parameters(self, k: int, d: int) -> int:
+        return 0
 
 
 # --- balls ------------------------------------------------------------------------------------------------------------

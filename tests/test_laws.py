@@ -14,7 +14,7 @@ from daskmix import testing
 from daskmix.centroids import Assign, Centroids
 from daskmix.kernels import Frame, Order, compiled, reference
 from daskmix.kernels.elementary import exp
-from daskmix.mixture import Explain, Learn, Mixture, Origin
+from daskmix.mixture import Explain, Family, Learn, Mixture, Origin
 from daskmix.reduction import FAN_IN, Together, merge_tree
 from daskmix.sampling import FarSample, Sample, Summarise, UniformSample, uniform
 from daskmix.structures import Diagonal, Full, Spherical, Tied
@@ -54,7 +54,7 @@ def a_mixture(structure, k, d, seed=0):
     }[structure.order.value]
     weights = rng.dirichlet(np.ones(k))
     covariance = structure.nearest(structure.covariance.of_precisions(np.array(shaped)), weights, d)
-    return Mixture(weights, 5 * rng.standard_normal((k, d)), covariance, structure)
+    return Mixture(weights, 5 * rng.standard_normal((k, d)), covariance, Family(structure))
 
 
 def questions(d):
@@ -167,7 +167,7 @@ def test_the_bound_on_the_product_is_never_below_its_error(structure):
     rng = np.random.default_rng(0)
     for apart in (1.0, 1e2, 1e4, 1e6):
         mixture = a_mixture(structure, 4, 3)
-        mixture = Mixture(mixture.weights, mixture.means * apart, mixture.covariance, structure)
+        mixture = Mixture(mixture.weights, mixture.means * apart, mixture.covariance, mixture.family)
         x = np.concatenate([m + rng.standard_normal((100, 3)) / 2 for m in mixture.means])
         frame = Frame(np.zeros(3), np.ones(3))
         fast, safe = (
@@ -182,7 +182,7 @@ def test_the_bound_on_the_product_is_never_below_its_error(structure):
 def test_far_clusters_take_the_safe_way_and_it_is_kept_until_the_bound_is_clear(structure):
     mixture = a_mixture(structure, 4, 3)
     assert mixture.path(np.dtype(np.float64)) == "float64"
-    far = Mixture(mixture.weights, mixture.means * 1e6, mixture.covariance, structure)
+    far = Mixture(mixture.weights, mixture.means * 1e6, mixture.covariance, mixture.family)
     assert far.path(np.dtype(np.float64)) == "centred"
     assert mixture.path(np.dtype(np.float32)) == "float32"
 
@@ -200,7 +200,7 @@ def test_the_halves_of_a_component_are_merged_again(structure):
     if structure.order is not Order.pooled:
         second = second[twice] * share[(slice(None),) + (None,) * (second.ndim - 1)]
     halves = replace(sums, mass=sums.mass[twice] * share, first=sums.first[twice] * share[:, None], second=second)
-    again = halves.estimate(structure, floor).merged(floor)
+    again = halves.estimate(whole.family, floor).merged(floor)
     np.testing.assert_allclose(again.weights, whole.weights, rtol=1e-12)
     np.testing.assert_allclose(again.means, whole.means, rtol=1e-10)
     np.testing.assert_allclose(again.covariance.values, whole.covariance.values, rtol=1e-9, atol=1e-12)

@@ -10,7 +10,7 @@ from daskmix.algorithms.base import Iteration, Outcome
 from daskmix.block import Array
 from daskmix.errors import CollapsedComponentError
 from daskmix.kernels import Frame
-from daskmix.mixture import Explain, Mixture, Moments
+from daskmix.mixture import SOFT, Explain, Mixture, Moments, Sharing
 from daskmix.reduction import Reduction
 
 LEAST_NOISE = 1e-9  # of a mean log-likelihood
@@ -34,13 +34,23 @@ class EMState:
 
 @dataclass(frozen=True)
 class EM(Iteration[EMState, Moments]):
-    """Alternate E-step and M-step until the mean log-likelihood gains less than `tol`, then measure what came out."""
+    """Alternate E-step and M-step until the mean log-likelihood gains less than `tol`, then measure what came out.
+
+    With rows that go to their likeliest component this is classification EM (Celeux & Govaert 1992), with temperatures
+    that fall to 1 deterministic annealing (Ueda & Nakano 1998), with rows that go to a component drawn for each one
+    stochastic EM (Celeux & Diebolt 1985), which never comes to rest.
+    """
 
     frame: Frame
     dtype: np.dtype  # of the rows
     floor: Array  # (d,) smoothing, in the frame
     tol: float = 1e-3
     max_iter: int = 100
+    sharings: tuple[Sharing, ...] = (SOFT,)  # of the first passes; the last goes on
+
+    def sharing(self, n_iter: int) -> Sharing:
+        """How the pass after so many shares rows out."""
+        return self.sharings[min(n_iter, len(self.sharings) - 1)].again(n_iter)
 
     def start(self, model: Mixture | None = None) -> EMState:
         if model is None:
@@ -49,8 +59,9 @@ class EM(Iteration[EMState, Moments]):
         return EMState(model, model.path(self.dtype), settled=settled)
 
     def ask(self, state: EMState) -> Reduction[Moments]:
-        floor = np.zeros_like(self.floor) if state.settled else self.floor
-        return Explain(state.model, self.frame, state.path, floor)
+        if state.settled:
+            return Explain(state.model, self.frame, state.path, np.zeros_like(self.floor))
+        return Explain(state.model, self.frame, state.path, self.floor, self.sharing(state.n_iter))
 
     def tell(self, state: EMState, answer: Moments) -> EMState:
         if state.settled:
@@ -60,7 +71,9 @@ class EM(Iteration[EMState, Moments]):
             model = state.model.learn(answer, self.floor)
         except CollapsedComponentError as error:
             return replace(state, outcome=Outcome.failed, n_iter=state.n_iter + 1, objective=objective, why=str(error))
-        gain, rests = objective - state.objective, _same(model, state.model)
+        sharing = self.sharing(state.n_iter)
+        comparable = state.n_iter == 0 or sharing == self.sharing(state.n_iter - 1)
+        gain, rests = objective - state.objective if comparable else np.nan, _same(model, state.model)
         now = replace(
             state,
             model=model,
@@ -71,7 +84,8 @@ class EM(Iteration[EMState, Moments]):
             gap=0.0 if rests else _aitken(state.gain, gain),
             certainty=answer.certainty,
         )
-        if abs(objective - state.objective) < self.tol or rests:
+        lasts = sharing.seed is None and state.n_iter + 1 >= len(self.sharings)
+        if lasts and (abs(gain) < self.tol or rests):
             return replace(now, settled=Outcome.converged)
         return replace(now, settled=Outcome.exhausted) if now.n_iter >= self.max_iter else now
 
@@ -111,7 +125,7 @@ class EM(Iteration[EMState, Moments]):
         """
         if not (moments.mass > LEAST_MASS * moments.mass.sum()).all():
             raise CollapsedComponentError(f"component {int(moments.mass.argmin())} has lost all its rows")
-        return moments.estimate(like.structure, self.floor, like.covariance)
+        return moments.estimate(like.family, self.floor, like.covariance)
 
 
 def _aitken(before: float, gain: float) -> float:

@@ -35,7 +35,7 @@ from daskmix.sources.zarr import (
     rows_from_stored_array,
     rows_from_stored_variables,
 )
-from daskmix.store import save_model, vacant
+from daskmix.store import COMMON, save_model, vacant
 
 Source = Any  # what a user passes as X
 
@@ -293,6 +293,12 @@ class Estimator(BaseEstimator):
         self.n_passes_ = len(fit.history)
         self.bytes_read_ = fit.bytes_read
         return self
+
+    def _hand_over(self, other: Estimator) -> None:
+        """What is known of the fit and of the features, but not its model."""
+        for name in ("n_iter_", "converged_", "gap_estimate_", *COMMON):
+            if hasattr(self, name):
+                setattr(other, name, getattr(self, name))
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())

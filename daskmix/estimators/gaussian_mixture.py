@@ -17,22 +17,25 @@ from sklearn.utils.validation import check_is_fitted
 from daskmix import criteria
 from daskmix.algorithms.base import Algorithm, Outcome
 from daskmix.algorithms.em import EMState
+from daskmix.algorithms.stochastic import Stochastic
 from daskmix.block import Array
-from daskmix.covariance import Covariance
+from daskmix.covariance import Covariance, DiagonalCovariance, SharedCovariance, SphericalCovariance
 from daskmix.device import suited
 from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.estimators.base import Estimator, Source
+from daskmix.estimators.kmeans import KMeans
 from daskmix.estimators.mixture_start import STRUCTURES, MixtureStart
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
 from daskmix.kernels import Frame, Order, compiled
 from daskmix.kernels.reference import normalise
-from daskmix.mixture import Explain, Mixture, Moments, blended, n_parameters
+from daskmix.mixture import Explain, Family, Mixture, Moments, Sharing, blended
 from daskmix.store import LEFT_OUT, write_rows
-from daskmix.structures import Structure
+from daskmix.structures import Fixed, Structure
 
 FORGETTING = 0.7  # between 1/2, which forgets soonest, and 1, which never does
 KINDS = {Order.full: "full", Order.pooled: "tied", Order.diagonal: "diag", Order.trace: "spherical"}
+GIVEN: tuple[type[Covariance], ...] = (SphericalCovariance, DiagonalCovariance, SharedCovariance)  # by its dimensions
 INITS = ("auto", "kmeans", "k-means++", "random", "random_from_data")
 
 
@@ -50,7 +53,8 @@ class GaussianMixture(DensityMixin, Estimator):
     covariance_type : str
         Shape of the covariances: "full", "tied", "diag", "spherical", or one of mclust's fourteen names, which say
         whether volume, shape and orientation are equal (E), vary (V) or are the identity (I): EII, VII (spherical),
-        EEI, VEI, EVI, VVI (diag), EEE (tied), VEE, EVE, VVE, EEV, VEV, EVV, VVV (full) [3]_.
+        EEI, VEI, EVI, VVI (diag), EEE (tied), VEE, EVE, VVE, EEV, VEV, EVV, VVV (full) [3]_. "fixed" is what
+        `covariance_init` says.
     tol : float
         The textbook's iteration stops when the mean log-likelihood of a row gains less than this. 0 goes on to a fixed
         point, also where the fit is accelerated.
@@ -69,6 +73,20 @@ class GaussianMixture(DensityMixin, Estimator):
         type), a fitted K-means its centres.
     weights_init, means_init, precisions_init : arrays of scikit-learn's shapes, or None
         Explicit start. With means alone, the sample's rows go to their nearest mean.
+    covariance_init : number, (d,) or (d, d) array, or None
+        With covariance_type="fixed": the covariance of every component, in the units of X squared, a number e standing
+        for e times the identity. It is given and not estimated: with a small one, the components are K-means'.
+    equal_weights : bool
+        Whether all components have the weight 1 / k.
+    algorithm : {"em", "cem", "sem"}
+        How rows are shared out. "em" by their responsibilities. "cem" each to its likeliest component (classification
+        EM [4]_), which maximises the likelihood of rows and labels, as K-means does, and finds a partition rather than
+        a density. "sem" each to a component that is drawn by them (stochastic EM [5]_): `max_iter` passes, of whose
+        models the likeliest is the answer.
+    temperature : number or sequence of numbers
+        Responsibilities are those of log p(x, k) / temperature. A sequence, such as (8, 4, 2, 1), gives those of the
+        first iterations, the last number goes on: deterministic annealing [6]_. It leaves bad
+        starts where covariances are fixed; free ones may become all alike at a high temperature, and stay so.
     accelerate : {"auto", "none"}
         "auto" saves passes where there are more rows than the sample holds, the start is drawn and max_iter is above 1:
         with init_params="auto" the best of ten starts on the sample is taken, by turns from K-means and from rows drawn
@@ -118,6 +136,10 @@ class GaussianMixture(DensityMixin, Estimator):
     .. [3] Celeux & Govaert (1995), Gaussian parsimonious clustering models; the common axes of VVE and EVE by Pham
        (2001), Joint approximate diagonalization of positive definite Hermitian matrices.
 
+    .. [4] Celeux & Govaert (1992), A classification EM algorithm for clustering and two stochastic versions.
+    .. [5] Celeux & Diebolt (1985), The SEM algorithm.
+    .. [6] Ueda & Nakano (1998), Deterministic annealing EM algorithm.
+
     Examples
     --------
     >>> import numpy as np
@@ -144,6 +166,10 @@ class GaussianMixture(DensityMixin, Estimator):
         weights_init: Any = None,
         means_init: Any = None,
         precisions_init: Any = None,
+        covariance_init: Any = None,
+        equal_weights: bool = False,
+        algorithm: str = "em",
+        temperature: Any = 1.0,
         accelerate: str = "auto",
         gap_tol: float = 1e-5,
         sample_size: int | str = "auto",
@@ -164,6 +190,10 @@ class GaussianMixture(DensityMixin, Estimator):
         self.weights_init = weights_init
         self.means_init = means_init
         self.precisions_init = precisions_init
+        self.covariance_init = covariance_init
+        self.equal_weights = equal_weights
+        self.algorithm = algorithm
+        self.temperature = temperature
         self.accelerate = accelerate
         self.gap_tol = gap_tol
         self.sample_size = sample_size
@@ -217,7 +247,7 @@ class GaussianMixture(DensityMixin, Estimator):
         k = self._check_options()
         opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
         self.seed_ = self._draw_seed()
-        parameters = n_parameters(k, fit.rows.d, self._structure())
+        parameters = self._family().n_parameters(k, fit.rows.d)
         with fit:
             summary, sample = fit.survey(k, self._sample_rows(fit.rows, k, parameters), self.seed_)
             start = MixtureStart.of(self, fit, summary, sample)
@@ -227,12 +257,13 @@ class GaussianMixture(DensityMixin, Estimator):
             else:
                 models = start.models(self.n_init)
             left = self._left(fit, self.max_iter)
-            algorithm: Algorithm[Any, Any] = replace(start.em, max_iter=left)
+            em = replace(start.em, max_iter=left)
+            algorithm: Algorithm[Any, Any] = Stochastic(em) if self.algorithm == "sem" else em
             if accelerates:
                 algorithm = start.accelerated(left, summary.rows)
             states = [algorithm.start(model) for model in models]
-            ended = fit.run([algorithm] * len(models), states, "em", "log-likelihood")
-        self._keep(_best(ended), start, summary.mass)
+            ended = fit.run([algorithm] * len(models), states, self.algorithm, self._measure())
+        self._keep(_best(ended, self.algorithm == "cem"), start, summary.mass)
         self._warn(accelerates)
         self._remember(fit)
         if labels_to is not None:
@@ -269,14 +300,14 @@ class GaussianMixture(DensityMixin, Estimator):
         model, frame = _framed(self._model(), fit.rows.dtype)
         floor = self._smoothing * frame.scale**2
         with fit:
-            found: Moments = fit.ask(Explain(model, frame, model.path(fit.rows.dtype), floor), "batch")
+            sharing = self._sharings()[-1].again(self.n_iter_)
+            asked = Explain(model, frame, model.path(fit.rows.dtype), floor, sharing)
+            found: Moments = fit.ask(asked, "batch")
         mass = float(found.mass.sum())
         if mass > 0:
             share = (mass / (self._mass + mass)) ** FORGETTING
             moments = blended(share, model.moments(floor, found.origin), found)
-            stepped = moments.estimate(model.structure, floor, model.covariance).rescaled(
-                1.0 / frame.scale, model.means
-            )
+            stepped = moments.estimate(model.family, floor, model.covariance).rescaled(1.0 / frame.scale, model.means)
             means = frame.leave(moments.first / moments.mass[:, None] + found.origin.about(model.means))
             self._set_parameters(stepped.weights, means, stepped.covariance)
             self.lower_bound_, self._certainty = found.score / mass, np.nan
@@ -286,7 +317,8 @@ class GaussianMixture(DensityMixin, Estimator):
 
     def _check_options(self) -> int:
         k = self._whole("n_components", 1)
-        self._option("covariance_type", tuple(STRUCTURES))
+        self._option("covariance_type", (*STRUCTURES, "fixed"))
+        self._option("algorithm", ("em", "cem", "sem"))
         self._real("tol")
         self._whole("max_iter", 0)
         self._whole("n_init", 1)
@@ -297,7 +329,41 @@ class GaussianMixture(DensityMixin, Estimator):
         else:
             self._real("reg_covar")
         self._check_patience()
+        self._check_given()
         return k
+
+    def _check_given(self) -> None:
+        """Whether what is given, and not estimated, goes together."""
+        fixed, temperatures = self.covariance_type == "fixed", self._temperatures()
+        if fixed != (self.covariance_init is not None):
+            raise InputError('covariance_type="fixed" and covariance_init go together; pass both or neither')
+        if fixed and not _is_covariance(self.covariance_init):
+            raise InputError("covariance_init must be positive: a number, variances (d,), or a definite matrix (d, d)")
+        if fixed and (self.precisions_init is not None or self.reg_covar not in ("auto", 0)):
+            raise InputError("fixed covariances are what covariance_init says; leave precisions_init and reg_covar out")
+        if self.equal_weights and self.weights_init is not None:
+            raise InputError("equal_weights=True leaves nothing to weights_init; pass one of them")
+        if not (len(temperatures) and all(0 < t < np.inf for t in temperatures)):
+            raise InputError(f"temperature={self.temperature!r} must be positive: a number, or one for each iteration")
+        if self.algorithm != "em" and temperatures != (1.0,):
+            raise InputError(f'algorithm={self.algorithm!r} has no temperature; pass algorithm="em", or leave it at 1')
+
+    def _temperatures(self) -> tuple[float, ...]:
+        return tuple(np.atleast_1d(np.asarray(self.temperature, dtype=np.float64)).tolist())
+
+    def _sharings(self) -> tuple[Sharing, ...]:
+        """How the first iterations share rows out, and the last of these all that follow."""
+        if self.algorithm == "em":
+            return tuple(Sharing(t) for t in self._temperatures())
+        return (Sharing(hard=True),) if self.algorithm == "cem" else (Sharing(seed=self.seed_),)
+
+    def _measure(self) -> str:
+        if self.algorithm == "cem":
+            return "classification log-likelihood"
+        return "log-likelihood" if self._temperatures() == (1.0,) else "free energy"
+
+    def _may_accelerate(self) -> bool:
+        return super()._may_accelerate() and self.algorithm == "em" and self._temperatures() == (1.0,)
 
     def _start_given(self) -> bool:
         explicit = (self.weights_init, self.means_init, self.precisions_init)
@@ -406,7 +472,7 @@ class GaussianMixture(DensityMixin, Estimator):
             if any(given is not None for given in (weight, sample_dims, variables)):
                 raise InputError("sample_weight, sample_dims and variables say how to read X; pass X too")
             if np.isnan(self._certainty):
-                raise InputError("after partial_fit the rows are not all there any more; pass X")
+                raise InputError("the likelihood of all rows is not known, after partial_fit or to_mixture; pass X")
             return self.lower_bound_ * self._mass, self._mass, self._certainty
         sums = self._measured(X, weight, sample_dims, variables)
         return sums.score, float(sums.mass.sum()), sums.certainty
@@ -453,6 +519,18 @@ class GaussianMixture(DensityMixin, Estimator):
             },
         )
 
+    def to_kmeans(self) -> KMeans:
+        """K-means with these means for centres: fitted, but its inertia is unknown (NaN) until `score(X)` measures it.
+
+        Its labels are those of this mixture where weights are equal and all components share one spherical covariance.
+        """
+        check_is_fitted(self)
+        model = KMeans(len(self.means_), missing=self.missing, random_state=self.random_state, run=self.run)
+        model.cluster_centers_, model.cluster_weights_ = self.means_.copy(), self.weights_ * self._mass
+        model.inertia_, model._n_features_out = np.nan, len(self.means_)
+        self._hand_over(model)
+        return model
+
     def to_sklearn(self) -> Any:
         """The same model as a fitted `sklearn.mixture.GaussianMixture`."""
         from sklearn.mixture import GaussianMixture as Peer
@@ -470,12 +548,17 @@ class GaussianMixture(DensityMixin, Estimator):
         return peer
 
     def _structure(self) -> Structure:
+        if self.covariance_type == "fixed":
+            return Fixed(GIVEN[np.ndim(self.covariance_init)])
         return STRUCTURES[self.covariance_type]
+
+    def _family(self) -> Family:
+        return Family(self._structure(), bool(self.equal_weights))
 
     def _model(self) -> Mixture:
         structure = self._structure()
         covariance = structure.covariance(self.covariances_, self.precisions_cholesky_)
-        return Mixture(self.weights_, self.means_, covariance, structure)
+        return Mixture(self.weights_, self.means_, covariance, self._family())
 
     def _n_parameters(self) -> int:
         return self._model().n_parameters()
@@ -495,11 +578,21 @@ class GaussianMixture(DensityMixin, Estimator):
         return tags
 
 
-def _best(ended: Any) -> EMState:
+def _is_covariance(given: Any) -> bool:
+    values = np.asarray(given, dtype=np.float64)
+    if values.ndim > 2 or not np.isfinite(values).all():
+        return False
+    if values.ndim == 2:
+        return values.shape[0] == values.shape[1] and bool(np.linalg.eigvalsh(values).min() > 0)
+    return bool((values > 0).all())
+
+
+def _best(ended: Any, of_labels: bool) -> EMState:
+    """The likeliest; of classifications, with the labels."""
     done = [state for state in ended if state.outcome is not Outcome.failed]
     if not done:
         raise CollapsedComponentError(ended[0].why)
-    best: EMState = max(done, key=lambda state: state.score)
+    best: EMState = max(done, key=lambda state: state.score + (state.certainty if of_labels else 0.0))
     return best
 
 

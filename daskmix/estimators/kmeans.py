@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,7 @@ from daskmix.algorithms.seeding import ParallelSeeding, plus_plus, random_rows
 from daskmix.arrays import alongside, namespace
 from daskmix.block import Array
 from daskmix.centroids import Assign, Centroids
+from daskmix.covariance import SphericalCovariance
 from daskmix.errors import EmptyClusterWarning, InputError
 from daskmix.estimators.base import Estimator, Source
 from daskmix.fitting import Fit
@@ -32,6 +33,9 @@ from daskmix.race import Raced, Rung, ladder, race
 from daskmix.rows import beside
 from daskmix.sampling import Sample, Summary
 from daskmix.store import LEFT_OUT, write_rows
+
+if TYPE_CHECKING:
+    from daskmix.estimators.gaussian_mixture import GaussianMixture
 
 INITS = ("auto", "k-means++", "k-means||", "random")
 ROUNDS = 5  # of k-means||
@@ -444,6 +448,33 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
             coords=self._feature_coords(),
             attrs={"inertia": self.inertia_, "n_iter": self.n_iter_, "n_passes": self.n_passes_},
         )
+
+    def to_mixture(self) -> GaussianMixture:
+        """The mixture whose classification EM is K-means: equal weights, and one spherical covariance (EII).
+
+        Its variance is the inertia for each row and feature. It is fitted, but its likelihood is unknown (NaN) until
+        `score(X)` measures it; `GaussianMixture(k, covariance_type="EII", init_params=model)` goes on from there.
+
+        Raises
+        ------
+        InputError
+            The inertia is 0 or unknown.
+        """
+        from daskmix.estimators.gaussian_mixture import GaussianMixture  # which knows K-means
+
+        check_is_fitted(self)
+        (k, d), mass = self.cluster_centers_.shape, float(np.sum(self.cluster_weights_))
+        if not self.inertia_ > 0:
+            raise InputError(f"inertia_ is {self.inertia_}, so the mixture would have no variance")
+        model = GaussianMixture(
+            k, covariance_type="EII", equal_weights=True, missing=self.missing, random_state=self.random_state,
+            run=self.run,
+        )  # fmt: skip
+        covariance = SphericalCovariance.of(np.full(k, self.inertia_ / (mass * d)))
+        model._set_parameters(np.full(k, 1.0 / k), self.cluster_centers_.copy(), covariance)
+        model.lower_bound_, model._mass, model._certainty, model._smoothing = np.nan, mass, np.nan, np.zeros(d)
+        self._hand_over(model)
+        return model
 
     def to_sklearn(self) -> Any:
         """The same model as a fitted `sklearn.cluster.KMeans`."""

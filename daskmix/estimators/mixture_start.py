@@ -23,11 +23,11 @@ from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.fitting import Fit, sampled
 from daskmix.kernels import Frame, Order
 from daskmix.kernels.reference import moments, nearest
-from daskmix.mixture import Learn, Mixture, Moments, Origin, n_parameters
+from daskmix.mixture import Family, Learn, Mixture, Moments, Origin
 from daskmix.race import Raced, Rung, ladder, local_steps, race
 from daskmix.rows import beside
 from daskmix.sampling import Sample, Summary
-from daskmix.structures import Structure
+from daskmix.structures import Fixed, Structure
 
 if TYPE_CHECKING:
     from daskmix.estimators.gaussian_mixture import GaussianMixture
@@ -63,8 +63,10 @@ def fitting_frame(summary: Summary, structure: Structure, dtype: np.dtype) -> Fr
     return Frame.of(summary.mean, np.sqrt(variance), dtype)
 
 
-def smoothing(summary: Summary, reg_covar: float | None) -> Array:
+def smoothing(summary: Summary, reg_covar: float | None, structure: Structure) -> Array:
     """The smoothing of each feature: (d,), in the units of X."""
+    if isinstance(structure, Fixed):
+        return np.zeros(len(summary.mean))  # what is given needs none
     if reg_covar is not None:
         return np.full(len(summary.mean), reg_covar)
     variance = summary.variance
@@ -77,9 +79,10 @@ class MixtureStart:
     """Where the starts of one fit come from."""
 
     def __init__(
-        self, face: GaussianMixture, k: int, structure: Structure, fit: Fit, em: EM, summary: Summary, sample: Sample
+        self, face: GaussianMixture, k: int, family: Family, fit: Fit, em: EM, summary: Summary, sample: Sample
     ) -> None:
-        self.face, self.k, self.structure, self.fit, self.em = face, k, structure, fit, em
+        self.face, self.k, self.family, self.fit, self.em = face, k, family, fit, em
+        self.structure = family.structure
         self.frame, self.summary, self.sample = em.frame, summary, sample
         self.variance = np.where(summary.variance > 0, summary.variance, 1.0) * em.frame.scale**2
 
@@ -88,24 +91,35 @@ class MixtureStart:
         """The sample in the frame: made when it is needed, for a race needs few rows of it."""
         return self.frame.enter(self.sample.x.astype(np.float64))
 
+    @cached_property
+    def given(self) -> Covariance | None:
+        """The covariances that are given and stay, in the frame."""
+        if not isinstance(self.structure, Fixed):
+            return None
+        d, values = self.fit.rows.d, np.asarray(self.face.covariance_init, dtype=np.float64)
+        if values.shape not in ((), (d,), (d, d)):
+            raise InputError(f"covariance_init has shape {values.shape}; pass a number, ({d},) or ({d}, {d})")
+        one = values if self.structure.order is Order.pooled else values[None]
+        return self.structure.covariance.of(one).rescaled(self.frame.scale)
+
     @staticmethod
     def of(face: GaussianMixture, fit: Fit, summary: Summary, sample: Sample) -> MixtureStart:
         """From parameters of the face that have been checked."""
-        k, structure, dtype = int(face.n_components), STRUCTURES[face.covariance_type], fit.rows.dtype
-        frame = fitting_frame(summary, structure, dtype)
+        k, family, dtype = int(face.n_components), face._family(), fit.rows.dtype
+        frame = fitting_frame(summary, family.structure, dtype)
         reg_covar = None if isinstance(face.reg_covar, str) else float(face.reg_covar)
-        floor = smoothing(summary, reg_covar) * frame.scale**2
-        em = EM(frame, dtype, floor, float(face.tol), int(face.max_iter))
-        return MixtureStart(face, k, structure, fit, em, summary, sample)
+        floor = smoothing(summary, reg_covar, family.structure) * frame.scale**2
+        em = EM(frame, dtype, floor, float(face.tol), int(face.max_iter), face._sharings())
+        return MixtureStart(face, k, family, fit, em, summary, sample)
 
     @property
     def parameters(self) -> int:
         """Free parameters of the mixture."""
-        return n_parameters(self.k, self.fit.rows.d, self.structure)
+        return self.family.n_parameters(self.k, self.fit.rows.d)
 
     def among(self, sample: Sample) -> MixtureStart:
         """The same on other rows."""
-        return MixtureStart(self.face, self.k, self.structure, self.fit, self.em, self.summary, sample)
+        return MixtureStart(self.face, self.k, self.family, self.fit, self.em, self.summary, sample)
 
     def raced(self, starts: int, total: int, each: int = ROWS_PER_PARAMETER) -> list[Raced]:
         """Several starts, the best first, after as much of EM on the sample as the passes are worth.
@@ -149,7 +163,7 @@ class MixtureStart:
         weights, means, precisions = self._explicit()
         if hasattr(init, "fit"):
             check_is_fitted(init)
-            if hasattr(init, "covariances_") and STRUCTURES.get(init.covariance_type) == self.structure:
+            if hasattr(init, "covariances_") and self._alike(init):
                 return [self._overridden(self._of_model(init), weights, means, precisions)]
             centres = init.means_ if hasattr(init, "means_") else init.cluster_centers_
             first = self._near(self.frame.enter(self._shaped("init_params", centres, (self.k, self.fit.rows.d))))
@@ -157,7 +171,7 @@ class MixtureStart:
         if not isinstance(init, str):
             return [self._overridden(self._of_shares(np.asarray(init)), weights, means, precisions)]
         if weights is not None and means is not None and precisions is not None:
-            return [Mixture(weights, means, precisions, self.structure)]
+            return [Mixture(weights, means, precisions, self.family)]
         if means is not None:
             return [self._overridden(self._near(means), weights, means, precisions)]
         return [self._overridden(model, weights, means, precisions) for model in self.draws((init,), n_init)]
@@ -196,6 +210,10 @@ class MixtureStart:
             raise InputError(f"{name} holds NaN or infinity; every value must be finite")
         return values
 
+    def _alike(self, init: Any) -> bool:
+        """Whether covariances of that mixture have the structure of this one."""
+        return STRUCTURES.get(init.covariance_type) == self.structure
+
     def _overridden(
         self, model: Mixture, weights: Array | None, means: Array | None, covariance: Covariance | None
     ) -> Mixture:
@@ -209,7 +227,7 @@ class MixtureStart:
     def _of_model(self, fitted: Any) -> Mixture:
         means = self._shaped("the start's means", fitted.means_, (self.k, self.fit.rows.d))
         covariance = self.structure.covariance(fitted.covariances_, fitted.precisions_cholesky_)
-        model = Mixture(fitted.weights_, means, covariance, self.structure)
+        model = Mixture(fitted.weights_, means, covariance, self.family)
         return model.rescaled(self.frame.scale, self.frame.enter(means))
 
     def _drawn(self, init: str, rng: np.random.Generator) -> Mixture:
@@ -258,7 +276,7 @@ class MixtureStart:
             sums = replace(sums, mass=np.where(empty, 1e-3 * sums.mass.sum() / self.k, sums.mass))
         floor = self.em.floor
         try:
-            return sums.estimate(self.structure, floor)
+            return sums.estimate(self.family, floor, self.given)
         except CollapsedComponentError:
             # A start may be widened: it is only a start.
-            return sums.estimate(self.structure, np.maximum(floor, 1e-3 * self.variance))
+            return sums.estimate(self.family, np.maximum(floor, 1e-3 * self.variance), self.given)

@@ -5,7 +5,7 @@ lock, no array larger than a tile).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from itertools import accumulate
@@ -96,6 +96,10 @@ class Product:
     def name(self) -> str:
         return f"product {self.theta.dtype}"
 
+    def heated(self, temperature: float) -> "Product":
+        """log p(x, k) / temperature."""
+        return replace(self, theta=(self.theta / temperature).astype(self.theta.dtype))
+
 
 @dataclass(frozen=True)
 class Centred:
@@ -109,6 +113,10 @@ class Centred:
     @property
     def name(self) -> str:
         return "centred"
+
+    def heated(self, temperature: float) -> "Centred":
+        """log p(x, k) / temperature."""
+        return replace(self, factors=self.factors / temperature**0.5, constants=self.constants / temperature)
 
 
 Densities = Product | Centred
@@ -179,8 +187,14 @@ class Kernels(Protocol):
         """To one model the same, with what the next pass may be given, and how many distances were not computed."""
         ...
 
-    def explain(self, x: Array, w: Array | None, frame: Frame, densities: Densities) -> list[Explained]:
-        """To each of the models in this product its answer."""
+    def explain(
+        self, x: Array, w: Array | None, frame: Frame, densities: Densities, pick: Array | None = None
+    ) -> list[Explained]:
+        """To each of the models in this product its answer.
+
+        With a number for each row, `pick` (n,), it goes to one component as a whole: to the likeliest where that is 0,
+        else to the first at which the sum of responsibilities reaches it.
+        """
         ...
 
     def distance(self, x: Array, frame: Frame, centres: Array) -> Array: ...

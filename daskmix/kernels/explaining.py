@@ -21,7 +21,31 @@ _ORDERS = {Order.trace: 0, Order.diagonal: 1, Order.full: 2, Order.pooled: 3}
 
 
 @jit
-def _softmax(joint, top, total, w, start, b):
+def _give_whole(joint, factor, w, pick, start, b):
+    """Shares of rows, not normalised, in columns -> 1 for one component of each and 0 for the others, in place.
+
+    What they are still to be multiplied by becomes the weight of the row.
+    """
+    k = joint.shape[0]
+    for i in range(b):
+        total = 0.0
+        for j in range(k):
+            total += joint[j, i]
+        left, chosen = pick[start + i] * total, k - 1
+        for j in range(k):
+            left -= joint[j, i]
+            # The largest share is exp(0).
+            if (left <= 0) if pick[start + i] > 0 else (joint[j, i] == 1):
+                chosen = j
+                break
+        for j in range(k):
+            joint[j, i] = 0
+        joint[chosen, i] = 1
+        factor[i] = w[start + i] if len(w) else 1.0
+
+
+@jit
+def _softmax(joint, top, total, w, pick, start, b):
     """Columns of log p(x, k) -> weighted responsibilities, in place; (score, certainty) of the tile."""
     k = joint.shape[0]
     one = joint.dtype.type(1)
@@ -44,6 +68,8 @@ def _softmax(joint, top, total, w, start, b):
         score += weight * (top[i] + log_total)
         certainty -= weight * log_total
         total[i] = joint.dtype.type(weight) * (one / total[i])
+    if len(pick):
+        _give_whole(joint, total, w, pick, start, b)
     for j in range(k):
         for i in range(b):
             joint[j, i] *= total[i]
@@ -119,7 +145,7 @@ def _joint_product(x, shift, scale, left, right, theta, whiten, size, out):
 
 
 @jit
-def _explain_product(x, w, shift, scale, left, right, theta, edges, whiten, sums, pooled, score, certainty, size):
+def _explain_product(x, w, pick, shift, scale, left, right, theta, edges, whiten, sums, pooled, score, certainty, size):
     """Theta (blocks, k, features of a block); model m has the rows edges[m] to edges[m + 1] of k.
 
     phi is made block by block, and made again for the sums: many features do not fit the second-level cache, and a
@@ -150,7 +176,7 @@ def _explain_product(x, w, shift, scale, left, right, theta, edges, whiten, sums
             _columns(y, columns)
         _log_joint(columns, left, right, theta, phi, joint)
         for m in range(len(score)):
-            s, c = _softmax(joint[edges[m] : edges[m + 1]], top, total, w, start, b)
+            s, c = _softmax(joint[edges[m] : edges[m + 1]], top, total, w, pick, start, b)
             score[m] += s
             certainty[m] += c
         joint[:, b:] = 0  # what a last, shorter tile leaves over counts for nothing
@@ -175,7 +201,7 @@ def _explain_product(x, w, shift, scale, left, right, theta, edges, whiten, sums
 
 @jit
 def _explain_centred(
-    x, w, shift, scale, order, means, narrow, wide, constants, first, narrow_second, wide_second, mass
+    x, w, pick, shift, scale, order, means, narrow, wide, constants, first, narrow_second, wide_second, mass
 ):
     """Order 0 trace, 1 diagonal: factors in `narrow` (k, d); 2 full, 3 pooled: factors in `wide` (k, d, d)."""
     n, d = x.shape
@@ -209,7 +235,7 @@ def _explain_centred(
                 for f in range(d):
                     squared += zf[i, f] * zf[i, f]
                 joint[j, i] = constants[j] - 0.5 * squared
-        s, c = _softmax(joint, top, total, w, start, b)
+        s, c = _softmax(joint, top, total, w, pick, start, b)
         score += s
         certainty += c
         for j in range(k):
@@ -232,10 +258,12 @@ def _explain_centred(
     return score, certainty
 
 
-def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> list[Explained]:
+def explain(
+    x: Array, w: Array | None, frame: Frame, densities: Densities, pick: Array | None = None
+) -> list[Explained]:
     if isinstance(densities, Product):
-        return _by_product(x, w, frame, densities)
-    return [_by_centred(x, w, frame, densities)]
+        return _by_product(x, w, frame, densities, pick)
+    return [_by_centred(x, w, frame, densities, pick)]
 
 
 def _product_tile(n: int, k: int, p: int, itemsize: int) -> int:
@@ -244,15 +272,15 @@ def _product_tile(n: int, k: int, p: int, itemsize: int) -> int:
     return max(STEP, min(rows // STEP, -(-n // STEP)) * STEP)
 
 
-def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product) -> list[Explained]:
+def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product, pick: Array | None) -> list[Explained]:
     d, (k, p) = x.shape[1], densities.theta.shape
     left, right, theta, whiten, size = _tiled(len(x), d, densities)
     edges = frozen([0, *densities.cuts, k], np.int64)
     block_sums, pooled = np.zeros((len(theta), k, theta.shape[2])), np.zeros((d, d))
     score, certainty = np.zeros((2, len(edges) - 1))
     _explain_product(
-        frozen(x), weights_of(w), frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype), left, right,
-        theta, edges, whiten, block_sums, pooled, score, certainty, size,
+        frozen(x), weights_of(w), weights_of(pick), frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype),
+        left, right, theta, edges, whiten, block_sums, pooled, score, certainty, size,
     )  # fmt: skip
     sums = block_sums.transpose(1, 0, 2).reshape(k, -1)[:, :p]
     return [
@@ -322,7 +350,7 @@ def _second(sums: Array, pooled: Array, order: Order) -> Array:
     return second
 
 
-def _by_centred(x: Array, w: Array | None, frame: Frame, densities: Centred) -> Explained:
+def _by_centred(x: Array, w: Array | None, frame: Frame, densities: Centred, pick: Array | None) -> Explained:
     k, d = densities.means.shape
     order = densities.order
     general = order in (Order.full, Order.pooled)
@@ -333,8 +361,8 @@ def _by_centred(x: Array, w: Array | None, frame: Frame, densities: Centred) -> 
         narrow[:] = densities.factors.reshape(k, -1)
     mass, first, diagonal, second = np.zeros(k), np.zeros((k, d)), np.zeros((k, d)), np.zeros_like(wide)
     score, certainty = _explain_centred(
-        frozen(x), weights_of(w), frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype), _ORDERS[order],
-        frozen(densities.means), frozen(narrow), frozen(wide), frozen(densities.constants),
+        frozen(x), weights_of(w), weights_of(pick), frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype),
+        _ORDERS[order], frozen(densities.means), frozen(narrow), frozen(wide), frozen(densities.constants),
         first, diagonal, second, mass,
     )  # fmt: skip
     answer = {

@@ -159,22 +159,35 @@ def moments(y: Array, share: Array, order: Order, means: Array | None = None) ->
     return mass, first, second.sum(axis=0) if order is Order.pooled else second
 
 
-def explain(x: Array, w: Array | None, frame: Frame, densities: Densities) -> list[Explained]:
+def explain(
+    x: Array, w: Array | None, frame: Frame, densities: Densities, pick: Array | None = None
+) -> list[Explained]:
     y = enter(x, frame)
     joint = log_joint(y, densities)
     cuts = densities.cuts if isinstance(densities, Product) else ()
     edges = [0, *cuts, joint.shape[1]]
-    sums = [_explained(y, w, joint[:, a:b], densities) for a, b in pairwise(edges)]
+    sums = [_explained(y, w, joint[:, a:b], densities, pick) for a, b in pairwise(edges)]
     return [_explained_on_host(*map(to_host, own)) for own in sums]
 
 
-def _explained(y: Array, w: Array | None, joint: Array, densities: Densities) -> tuple[Array, ...]:
+def _explained(y: Array, w: Array | None, joint: Array, densities: Densities, pick: Array | None) -> tuple[Array, ...]:
     """The fields of `Explained` for one model, where the rows live."""
     share, score, certainty = normalise(joint.astype(np.float64))
+    if pick is not None:
+        share = _picked(share, alongside(pick, share))
     if w is not None:
         share, score, certainty = share * w[:, None], score * w, certainty * w
     means = densities.means if isinstance(densities, Centred) else None
     return *moments(y, share, densities.order, means), score.sum(), certainty.sum()
+
+
+def _picked(share: Array, pick: Array) -> Array:
+    """All of each row to one component."""
+    xp = namespace(share)
+    reached = xp.cumsum(share, axis=1) >= pick[:, None]
+    reached[:, -1] = True  # also where rounding leaves less than 1
+    one = xp.where(pick > 0, reached.argmax(axis=1), share.argmax(axis=1))
+    return (one[:, None] == xp.arange(share.shape[1])).astype(np.float64)
 
 
 def _explained_on_host(mass: Array, first: Array, second: Array, score: Array, certainty: Array) -> Explained:
