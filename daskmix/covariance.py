@@ -240,8 +240,8 @@ class SharedCovariance(Covariance):
         return _cholesky_moves(self.values[None], self.factors[None], moves)
 
 
-class DiagonalCovariance(Covariance):
-    order = Order.diagonal
+class _Variances(Covariance):
+    """Covariances without correlations: their values are variances."""
 
     @classmethod
     def of(cls, values: Array) -> Self:
@@ -251,14 +251,18 @@ class DiagonalCovariance(Covariance):
     def of_precisions(cls, precisions: Array) -> Self:
         return cls(1.0 / precisions, np.sqrt(precisions))
 
+    def precisions(self) -> Array:
+        return self.factors**2
+
+
+class DiagonalCovariance(_Variances):
+    order = Order.diagonal
+
     def scatter(self, mass: Array, d: int) -> Array:
         return mass[:, None] * self.values
 
     def log_det_factors(self, d: int) -> Array:
         return np.log(self.factors).sum(axis=1)
-
-    def precisions(self) -> Array:
-        return self.factors**2
 
     def dense(self, k: int, d: int) -> Array:
         return self.values[:, :, None] * np.eye(d)
@@ -297,25 +301,14 @@ class DiagonalCovariance(Covariance):
         return np.sqrt(2.0) * moves
 
 
-class SphericalCovariance(Covariance):
+class SphericalCovariance(_Variances):
     order = Order.trace
-
-    @classmethod
-    def of(cls, values: Array) -> Self:
-        return cls(values, _inverse_root(values))
-
-    @classmethod
-    def of_precisions(cls, precisions: Array) -> Self:
-        return cls(1.0 / precisions, np.sqrt(precisions))
 
     def scatter(self, mass: Array, d: int) -> Array:
         return d * mass * self.values
 
     def log_det_factors(self, d: int) -> Array:
         return d * np.log(self.factors)
-
-    def precisions(self) -> Array:
-        return self.factors**2
 
     def dense(self, k: int, d: int) -> Array:
         return self.values[:, None, None] * np.eye(d)
