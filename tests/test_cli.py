@@ -21,7 +21,8 @@ from distributed import Client, LocalCluster
 import daskmix
 from daskmix import store
 from daskmix.cli import main
-from daskmix.estimators import GaussianMixture, KMeans
+from daskmix.cli.options import STRUCTURES
+from daskmix.estimators import GaussianMixture, KMeans, mixture_start
 
 COMMANDS = ["fit", "predict", "select", "plan", "inspect", "demo"]
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -73,6 +74,10 @@ def tree(path):
 
 
 # --- fit, predict, inspect --------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_knows_the_structures_of_the_estimator():
+    assert tuple(mixture_start.STRUCTURES) == STRUCTURES
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ def test_the_classification_likelihood_climbs_to_a_fixed_point(covariance_type, 
     assert model.history_[-1]["measure"] == "classification log-likelihood"
     assert min(np.diff(climb), default=0.0) >= -1e-9
     assert model.converged_
+    assert model.n_passes_ == model.n_iter_ + 2  # one that looks, one that measures
     again = GaussianMixture(
         3, covariance_type=covariance_type, algorithm="cem", init_params=model.predict(x), max_iter=1
     ).fit(x)
@@ -165,6 +166,7 @@ def test_stochastic_em_returns_the_likeliest_model_that_it_met():
     model = GaussianMixture(3, algorithm="sem", max_iter=25, random_state=0, reg_covar=0).fit(x)
     met = [record["objective"] for record in model.history_ if record["what"] == "sem"]
     assert len(met) == 26  # and a pass that measures what is returned
+    assert model.n_passes_ == 27  # and one that looked
     assert model.lower_bound_ == pytest.approx(max(met), abs=1e-9)
     assert len(set(met[:-1])) == 25
     again = GaussianMixture(3, algorithm="sem", max_iter=25, random_state=0, reg_covar=0)
@@ -267,6 +269,7 @@ def test_a_fixed_covariance_is_saved_with_its_model(tmp_path):
         ({"algorithm": "vem"}, "algorithm"),
         ({"temperature": 0.0}, "must be positive"),
         ({"temperature": ()}, "must be positive"),
+        ({"temperature": "hot"}, "must be positive"),
         ({"algorithm": "cem", "temperature": 2.0}, "has no temperature"),
     ],
 )

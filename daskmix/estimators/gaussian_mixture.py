@@ -85,8 +85,8 @@ class GaussianMixture(DensityMixin, Estimator):
         models the likeliest is the answer.
     temperature : number or sequence of numbers
         Responsibilities are those of log p(x, k) / temperature. A sequence, such as (8, 4, 2, 1), gives those of the
-        first iterations, the last number goes on: deterministic annealing [6]_. It leaves bad
-        starts where covariances are fixed; free ones may become all alike at a high temperature, and stay so.
+        first iterations, the last number goes on: deterministic annealing [6]_. It leaves bad starts where
+        covariances are fixed; free ones may become all alike at a high temperature, and stay so.
     accelerate : {"auto", "none"}
         "auto" saves passes where there are more rows than the sample holds, the start is drawn and max_iter is above 1:
         with init_params="auto" the best of ten starts on the sample is taken, by turns from K-means and from rows drawn
@@ -135,7 +135,6 @@ class GaussianMixture(DensityMixin, Estimator):
     .. [2] Anderson acceleration (Walker & Ni 2011) with the eigenvalues of saddle-free Newton (Dauphin et al. 2014).
     .. [3] Celeux & Govaert (1995), Gaussian parsimonious clustering models; the common axes of VVE and EVE by Pham
        (2001), Joint approximate diagonalization of positive definite Hermitian matrices.
-
     .. [4] Celeux & Govaert (1992), A classification EM algorithm for clustering and two stochastic versions.
     .. [5] Celeux & Diebolt (1985), The SEM algorithm.
     .. [6] Ueda & Nakano (1998), Deterministic annealing EM algorithm.
@@ -349,7 +348,11 @@ class GaussianMixture(DensityMixin, Estimator):
             raise InputError(f'algorithm={self.algorithm!r} has no temperature; pass algorithm="em", or leave it at 1')
 
     def _temperatures(self) -> tuple[float, ...]:
-        return tuple(np.atleast_1d(np.asarray(self.temperature, dtype=np.float64)).tolist())
+        try:
+            given = np.atleast_1d(np.asarray(self.temperature, dtype=np.float64))
+        except (TypeError, ValueError):
+            return ()  # refused with those that are not positive
+        return tuple(given.ravel().tolist())
 
     def _sharings(self) -> tuple[Sharing, ...]:
         """How the first iterations share rows out, and the last of these all that follow."""

@@ -163,7 +163,7 @@ class MixtureStart:
         weights, means, precisions = self._explicit()
         if hasattr(init, "fit"):
             check_is_fitted(init)
-            if hasattr(init, "covariances_") and self._alike(init):
+            if hasattr(init, "covariances_") and STRUCTURES.get(init.covariance_type) == self.structure:
                 return [self._overridden(self._of_model(init), weights, means, precisions)]
             centres = init.means_ if hasattr(init, "means_") else init.cluster_centers_
             first = self._near(self.frame.enter(self._shaped("init_params", centres, (self.k, self.fit.rows.d))))
@@ -209,10 +209,6 @@ class MixtureStart:
         if not np.isfinite(values).all():
             raise InputError(f"{name} holds NaN or infinity; every value must be finite")
         return values
-
-    def _alike(self, init: Any) -> bool:
-        """Whether covariances of that mixture have the structure of this one."""
-        return STRUCTURES.get(init.covariance_type) == self.structure
 
     def _overridden(
         self, model: Mixture, weights: Array | None, means: Array | None, covariance: Covariance | None
