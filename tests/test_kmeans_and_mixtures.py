@@ -262,6 +262,7 @@ def test_a_fixed_covariance_is_saved_with_its_model(tmp_path):
         ({"covariance_type": "fixed"}, "go together"),
         ({"covariance_init": 1.0}, "go together"),
         ({"covariance_type": "fixed", "covariance_init": -1.0}, "must be positive"),
+        ({"covariance_type": "fixed", "covariance_init": "wide"}, "must be positive"),
         ({"covariance_type": "fixed", "covariance_init": [[1.0, 2.0], [2.0, 1.0]]}, "must be positive"),
         ({"covariance_type": "fixed", "covariance_init": [1.0, 1.0, 1.0]}, r"\(2,\)"),
         ({"covariance_type": "fixed", "covariance_init": 1.0, "reg_covar": 0.1}, "leave precisions_init and reg_covar"),

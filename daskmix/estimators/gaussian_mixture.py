@@ -348,11 +348,7 @@ class GaussianMixture(DensityMixin, Estimator):
             raise InputError(f'algorithm={self.algorithm!r} has no temperature; pass algorithm="em", or leave it at 1')
 
     def _temperatures(self) -> tuple[float, ...]:
-        try:
-            given = np.atleast_1d(np.asarray(self.temperature, dtype=np.float64))
-        except (TypeError, ValueError):
-            return ()  # refused with those that are not positive
-        return tuple(given.ravel().tolist())
+        return tuple(np.atleast_1d(_numbers(self.temperature)).ravel().tolist())
 
     def _sharings(self) -> tuple[Sharing, ...]:
         """How the first iterations share rows out, and the last of these all that follow."""
@@ -581,8 +577,16 @@ class GaussianMixture(DensityMixin, Estimator):
         return tags
 
 
+def _numbers(given: Any) -> Array:
+    """As an array; NaN, which is refused with what is not positive, where it holds something else."""
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.array(np.nan)
+
+
 def _is_covariance(given: Any) -> bool:
-    values = np.asarray(given, dtype=np.float64)
+    values = _numbers(given)
     if values.ndim > 2 or not np.isfinite(values).all():
         return False
     if values.ndim == 2:
