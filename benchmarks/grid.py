@@ -55,7 +55,7 @@ class Sizing:
     own: int  # those of daskmix: short iterations must be many to stand out against what a fit does once
 
 
-SIZING = {KMEANS: Sizing(1.5e9, 1e8, 10, 10), FULL: Sizing(5e7, 0, 1, 5), DIAG: Sizing(1e8, 0, 5, 20)}
+SIZING = {KMEANS: Sizing(1.5e9, 1e8, 10, 20), FULL: Sizing(5e7, 0, 1, 5), DIAG: Sizing(1e8, 0, 5, 20)}
 
 
 @dataclass(frozen=True)

@@ -139,10 +139,25 @@ def test_while_centres_run_nothing_is_measured_by_bounds(monkeypatch):
     x = np.random.default_rng(0).standard_normal((1000, 3))
     frame = Frame(np.zeros(3), np.ones(3))
     _, bounds, _ = compiled.assign_again(x, None, frame, x[:20], 0, None)
-    assert pruned._still_tell(bounds, frame, x[:20] + 1e-3, 1000)
-    assert not pruned._still_tell(bounds, frame, x[:20] + 0.1, 1000)
-    assert not pruned._still_tell(bounds, Frame(np.ones(3), np.ones(3)), x[:20], 1000)
-    assert not pruned._still_tell(bounds, frame, x[:20], 999)
+
+    def begun(x, frame, centres):
+        return len(compiled.assign_again(x, None, frame, centres, 0, bounds)[1].lower) > 0
+
+    assert begun(x, frame, x[:20] + 1e-3)
+    assert not begun(x, frame, x[:20] + 0.1)
+    assert not begun(x, Frame(np.ones(3), np.ones(3)), x[:20])
+    assert not begun(x[:999], frame, x[:20])
+
+
+def test_bounds_that_were_refused_are_tried_again_when_centres_have_slowed_down(monkeypatch):
+    tried = []
+    monkeypatch.setattr(pruned, "_worth", lambda *given: tried.append(given) is not None)
+    x = np.random.default_rng(0).standard_normal((1000, 3))
+    frame, centres, bounds = Frame(np.zeros(3), np.ones(3)), x[:20], None
+    for step in (0, 1e-3, 1e-3, 0.9e-3, 0.6e-3, 0.5e-3, 0.4e-3):
+        centres = centres + step
+        _, bounds, _ = compiled.assign_again(x, None, frame, centres, 0, bounds)
+    assert len(tried) == 3
 
 
 @pytest.mark.parametrize(("apart", "step", "begun"), [(0.0, 0.1, False), (0.0, 0.001, True), (20.0, 0.1, True)])

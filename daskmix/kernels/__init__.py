@@ -153,6 +153,7 @@ class Bounds:
     lower: Array
     room: int  # bytes that `lower` takes, or will
     typical: float  # distance of a row to its centre
+    refused: float = np.inf  # how far a centre had moved when bounds were last tried and not worth it
 
     @property
     def nbytes(self) -> int:

@@ -32,41 +32,39 @@ def in_frame(flat, begin, count, shifts, scales, as_they_are, out):
     return out
 
 
-def filled_up(c: Array) -> Array:
-    """Centres (k, d) with zeros up to a whole number of vectors."""
+@jit
+def filled_up(c):
+    """Centres (k, d) with zeros up to a whole number of vectors: a copy."""
     k, d = c.shape
-    if d % LANES == 0:
-        return c
     out = np.zeros((k, -(-d // LANES) * LANES), c.dtype)
     out[:, :d] = c
-    return frozen(out)
+    return out
 
 
-def side_by_side(c: Array, edges: Array, size: int = CENTRES) -> tuple[Array, Array]:
+@partial(jit, fastmath=EXACT)
+def side_by_side(c, edges, size):
     """The centres of each model in groups, the last filled up far away, and half the squares of their lengths.
 
-    Both flat: (groups, d, size) and (groups, size).
+    Both flat: (groups, d, size) and (groups, size). A copy takes less time than a lock of Python's, so each call makes
+    its own.
     """
-    groups = int((-(-np.diff(edges) // size)).sum())
-    laid = np.full((groups, c.shape[1], size), np.finfo(c.dtype).max, c.dtype)
+    groups, d = 0, c.shape[1]
+    for m in range(len(edges) - 1):
+        groups += -(-(edges[m + 1] - edges[m]) // size)
+    laid = np.full((groups, d, size), np.finfo(c.dtype).max, c.dtype)
     half = np.full((groups, size), np.inf, c.dtype)
-    _lay(c, edges, laid, half)
-    return frozen(laid).reshape(-1), frozen(half).reshape(-1)
-
-
-@jit
-def _lay(c, edges, laid, half):
-    g, size = -1, laid.shape[2]
+    g = -1
     for m in range(len(edges) - 1):
         for j in range(edges[m], edges[m + 1]):
             i = (j - edges[m]) % size
             if i == 0:
                 g += 1
             square = 0.0
-            for f in range(c.shape[1]):
+            for f in range(d):
                 laid[g, f, i] = c[j, f]
                 square += c[j, f] * np.float64(c[j, f])
             half[g, i] = square / 2
+    return laid.reshape(groups * d * size), half.reshape(groups * size)
 
 
 @jit
@@ -85,16 +83,16 @@ def is_full(row, k):
 
 
 @partial(jit, fastmath=EXACT)
-def label_rows(y, groups, half, edges, best, cluster, columns, ahead, at):
-    """The nearest centre of each model to the rows of a flat tile, of equals the first: cluster (models, rows).
+def label_rows(y, b, groups, half, edges, best, cluster, columns, ahead, at):
+    """The nearest centre of each model to b rows of a flat tile, of equals the first: cluster (models, rows).
 
     Meanwhile the next tile, ahead[at:], is fetched.
     """
-    (d, block), (models, size) = columns.shape, cluster.shape
+    (d, block), models = columns.shape, len(cluster)
     best[:] = -np.inf
     for m in range(models):
         cluster[m] = edges[m]
-    for row in range(0, size, block):
+    for row in range(0, b, block):
         transpose(y, row * d, columns)
         g, line, apart = 0, at + row * d, per_line(ahead)
         for m in range(models):
@@ -145,12 +143,11 @@ def keep_farthest(distance, b, w, start, cluster, u, far_distance, far_row, far_
 
 
 @jit
-def _assign(
-    x, w, shift, scale, c_filled, groups, half, edges, mass, first, cost, far_edges, far_distance, far_row, far_cluster
-):
+def _assign(x, w, shift, scale, c, edges, mass, first, cost, far_edges, far_distance, far_row, far_cluster):
     """Model m has the centres edges[m] to edges[m + 1]. w is an array or None, which compiles to no weights."""
     n, d = x.shape
     size, models = TILE, len(cost)
+    c_filled, (groups, half) = filled_up(c), side_by_side(c, edges, CENTRES)
     flat = x.reshape(n * d)
     shifts, scales, as_they_are = repeated(shift), repeated(scale), nothing_to_do(shift, scale)
     entered = np.zeros(size * d + LANES, x.dtype)
@@ -162,7 +159,7 @@ def _assign(
     for start in range(0, n, size):
         b = min(size, n - start)
         y = in_frame(flat, start * d, b * d, shifts, scales, as_they_are, entered)
-        label_rows(y, groups, half, edges, best, cluster, columns, flat, (start + size) * d)
+        label_rows(y, b, groups, half, edges, best, cluster, columns, flat, (start + size) * d)
         for m in range(models):
             cost[m], farthest = gather(y, d, b, w, start, c_filled, cluster[m], distance, cost[m], mass, few)
             if farthest > least[m]:
@@ -182,10 +179,7 @@ def assign(x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], fa
     farthest = [np.full(sum(far), fill) for fill in (-1.0, 0, 0)]
     shift, scale = frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype)
     weights = None if w is None else weights_of(w)
-    _assign(
-        frozen(x), weights, shift, scale, filled_up(c), *side_by_side(c, edges), edges, mass, first, cost, far_edges,
-        *farthest,
-    )  # fmt: skip
+    _assign(frozen(x), weights, shift, scale, c, edges, mass, first, cost, far_edges, *farthest)
     answers = []
     for u, v, a, b, spent in zip(edges, edges[1:], far_edges, far_edges[1:], cost.tolist(), strict=False):
         answers.append(Assigned(mass[u:v], first[u:v], spent, *(its[a:b] for its in farthest)))

@@ -45,7 +45,7 @@ from daskmix.kernels.assigning import (
     side_by_side,
 )
 from daskmix.kernels.jit import jit
-from daskmix.kernels.registers import LANES, block_rows, in_all_lanes, per_line, prefetch
+from daskmix.kernels.registers import CENTRES, LANES, block_rows, in_all_lanes, per_line, prefetch
 from daskmix.kernels.tiles import edges_of, frozen, repeated, weights_of
 
 __all__ = ["assign"]
@@ -54,7 +54,10 @@ TOGETHER = 4  # rows that are measured at once
 GROUP = 16  # centres: a cache line of float32, and as many as there are lanes on newer processors
 TINY = 1e-30  # more than what underflow takes from a sum of squares of float32
 RUNNING = 0.05  # of the distance to the nearest centre: while centres move farther, bounds cost more than they spare
-PROBE, ENOUGH = 48, 0.8  # of so many rows bounds must spare such a share of the distances, or they are not begun
+# Of so many rows bounds must spare such a share of the distances still so many passes later, or they are not begun: to
+# make them takes as long as a pass.
+PROBE, ENOUGH, PASSES = 48, 0.8, 2
+SLOWER = 0.7  # bounds that were refused are tried again when centres move by this share of what they moved then
 LARGEST = 1e38  # a square that overflows is larger
 ROUND_DOWN = np.float32(1 - 2.0**-21)  # takes in some roundings of float32
 
@@ -262,16 +265,15 @@ def _search(flat, b, d, k, groups, scales, moved, before, after, best, noise, li
 
 
 @jit
-def _assign(
-    x, w, shift, scale, c, c_filled, fours, half, edges, groups, scales, moved, known, label, before, far, mass, first,
-    found, after,
-):  # fmt: skip
+def _assign(x, w, shift, scale, c, edges, scales, moved, known, label, before, far, mass, first, found, after):
     """As the plain kernel, from the labels and bounds of an earlier pass where they are known; both anew.
 
     Bounds of one tile stand for all: those `before` are not known yet, or those `after` not wanted.
     """
     n, d = x.shape
     k = c.shape[0]
+    c_filled, (fours, half) = filled_up(c), side_by_side(c, edges, CENTRES)
+    groups, _ = side_by_side(c, edges if known else edges[:1], GROUP)
     size = max(1, min(n, TILE))
     flat = x.reshape(n * d)
     shifts, all_scales, as_they_are = repeated(shift), repeated(scale), nothing_to_do(shift, scale)
@@ -309,7 +311,7 @@ def _assign(
                     bounds[group, i] = min(bounds[group, i], _bound(own[i], scales[1]))
                 doubt |= not other[i] > best[i] * scales[0] + noise[i]
         if doubt:
-            label_rows(y, fours, half, edges, limit.reshape(1, TILE), cluster, columns, flat, (start + size) * d)
+            label_rows(y, b, fours, half, edges, limit.reshape(1, TILE), cluster, columns, flat, (start + size) * d)
             for i in range(b):
                 if known and cluster[0, i] != labels[i]:
                     group = labels[i] // GROUP
@@ -331,24 +333,31 @@ def _scales(c: Array) -> Array:
     return np.array([1 + 5 * error, 1 - 5 * error, 5 * error * longest, 2 * longest], c.dtype)
 
 
-def _movements(c: Array, before: Array) -> Array:
-    """How far a centre of each group has moved, at most: (groups,) float32."""
-    away = np.subtract(c, before, dtype=np.float64)
-    moved = np.sqrt(np.einsum("kd,kd->k", away, away)) * (1 + 1e-6)
-    filled = np.zeros(-(-len(c) // GROUP) * GROUP, np.float32)
-    filled[: len(c)] = moved
-    return filled.reshape(-1, GROUP).max(axis=1)
+@jit
+def _movements(c, before):
+    """How far a centre of each group has moved, at most: (groups,) float32. NaN where that overflows."""
+    k, d = c.shape
+    farthest = np.zeros(-(-k // GROUP), np.float32)
+    for j in range(k):
+        squared = 0.0
+        for f in range(d):
+            away = np.float64(c[j, f]) - np.float64(before[j, f])
+            squared += away * away
+        moved = np.float32(np.sqrt(squared) * (1 + 1e-6))
+        if moved > farthest[j // GROUP] or np.isnan(moved):
+            farthest[j // GROUP] = moved
+    return farthest
 
 
-def _still_tell(bounds: Bounds, frame: Frame, c: Array, n: int) -> bool:
-    """Whether bounds are of such rows and centres, and the centres have not moved so far that they say nothing."""
+def _are_of(bounds: Bounds, frame: Frame, c: Array, n: int) -> bool:
+    """Whether bounds are of such rows and centres."""
     if bounds.centres.shape != c.shape or bounds.centres.dtype != c.dtype or len(bounds.label) != n:
         return False
-    return bounds.frame == frame and n > 0 and float(_movements(c, bounds.centres).max()) <= RUNNING * bounds.typical
+    return bounds.frame == frame and n > 0
 
 
 def _worth(x: Array, frame: Frame, c: Array, bounds: Bounds) -> bool:
-    """Whether bounds would spare enough in the next pass if centres moved as they just did: by some of the rows.
+    """Whether bounds would spare enough if centres went on to move as they just did: by some of the rows.
 
     Where clusters have many features and overlap, all centres are about as far, and bounds would only cost.
     """
@@ -356,7 +365,7 @@ def _worth(x: Array, frame: Frame, c: Array, bounds: Bounds) -> bool:
     rows = np.ascontiguousarray(x[some])
     _, made, _ = _with(rows, None, frame, c, 0, replace(bounds, label=bounds.label[some]))
     own = np.sqrt(((frame.enter(rows) - c[made.label]) ** 2).sum(axis=1))
-    return float(np.mean(made.lower[0] - _movements(c, bounds.centres)[:, None] > own)) >= ENOUGH
+    return float(np.mean(made.lower[0] - PASSES * _movements(c, bounds.centres)[:, None] > own)) >= ENOUGH
 
 
 def assign(
@@ -364,10 +373,17 @@ def assign(
 ) -> tuple[Assigned, Bounds, int]:
     """As the plain kernel, with the same bits; the bounds for the next pass; how many distances were not computed."""
     c = frozen(centres, x.dtype)
-    useful = bounds is not None and _still_tell(bounds, frame, c, len(x))
-    if useful and bounds is not None and not len(bounds.lower):
-        useful = _worth(x, frame, c, bounds)
-    return _with(x, w, frame, c, far, bounds if useful else None)
+    if bounds is None or not _are_of(bounds, frame, c, len(x)):
+        return _with(x, w, frame, c, far, None)
+    refused, moved = bounds.refused, float(_movements(c, bounds.centres).max())
+    useful = moved <= RUNNING * bounds.typical
+    if useful and not len(bounds.lower):
+        if moved > SLOWER * refused:
+            useful = False
+        elif not _worth(x, frame, c, bounds):
+            useful, refused = False, moved
+    found, made, spared = _with(x, w, frame, c, far, bounds if useful else None)
+    return found, replace(made, refused=refused), spared
 
 
 def _with(
@@ -380,17 +396,16 @@ def _with(
     nothing = np.zeros((1, groups, size), np.float32)  # what is not known is not above anything
     edges = edges_of([k])
     label, before, after, moved = np.empty(0, np.int32), nothing, nothing.copy(), np.zeros(groups, np.float32)
-    sixteens, scales = np.empty(0, c.dtype), np.empty(0, c.dtype)
+    scales = np.empty(0, c.dtype)
     if bounds is not None:
         label, moved, scales = bounds.label, _movements(c, bounds.centres), _scales(c)
-        sixteens, _ = side_by_side(c, edges, GROUP)
         before = bounds.lower if len(bounds.lower) else nothing
         after = np.empty((tiles, groups, size), np.float32)
     mass, first, found = np.zeros(k), np.zeros((k, d)), np.empty(n, np.int32)
     cost, *farthest, measured = _assign(
         frozen(x), None if w is None else weights_of(w), frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype),
-        c, filled_up(c), *side_by_side(c, edges), edges, frozen(sixteens), scales, frozen(moved),
-        bounds is not None, frozen(label), frozen(before), far, mass, first, found, after,
+        c, edges, scales, frozen(moved), bounds is not None, frozen(label), frozen(before), far, mass, first, found,
+        after,
     )  # fmt: skip
     typical = float(np.sqrt(cost / max(mass.sum(), 1e-300)))
     spared = (n * groups - measured) * GROUP if bounds is not None else 0
