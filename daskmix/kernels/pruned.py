@@ -10,13 +10,13 @@ gives the same bits. Proof for the labels:
 
 With u the unit roundoff of the rows' dtype, e = (d + 8) u, C the length of the longest centre and r the distance of a
 row y to its own centre a (|y| <= r + C), the plain kernel takes the first largest of the computed scores
-s_j = y.c_j - |c_j|^2 / 2. A computed score is wrong by at most E = e C (r + 2 C), in any order of addition, because
-|fl(y.c) - y.c| <= d u |y| |c| / (1 - d u), the norm costs as much of |c|^2 / 2, and the difference one rounding. As
-|y - c_j|^2 = |y|^2 - 2 s_j, it takes a if for all others |y - c_j|^2 > |y - c_a|^2 + 4 E. Squared distances are
-computed here as sums of squares, with a relative error of at most e. So a is beyond doubt against j where the computed
-ones obey D_j > (1 + 4 e) D_a + 5 E =: reach, and against a whole group where its bound, squared, does. The bounds are
-rounded down, the movements up. (TINY stands for underflow, and an overflow fails every comparison, that is, it leaves a
-doubt.)
+s_j = y.c_j - |c_j|^2 / 2. A computed score is wrong by at most E = e C (r + 2 C): the sum begins with the norm,
+wrong by at most d u C^2 / 2, and each of d additions rounds a number of at most C^2 / 2 + |y| C, in any order of
+them. As |y - c_j|^2 = |y|^2 - 2 s_j, it takes a if for all others |y - c_j|^2 > |y - c_a|^2 + 4 E. Squared distances
+are computed here as sums of squares, with a relative error of at most e. So a is beyond doubt against j where the
+computed ones obey D_j > (1 + 4 e) D_a + 5 E =: reach, and against a whole group where its bound, squared, does. The
+bounds are rounded down, the movements up. (TINY stands for underflow, and an overflow fails every comparison, that is,
+it leaves a doubt.)
 
 Where a doubt is left, the whole tile is decided by the very same scores as in the plain kernel: near-ties are rare.
 """

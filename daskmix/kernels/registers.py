@@ -5,7 +5,6 @@ bits do not depend on where this is compiled.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any
 
 from llvmlite import binding, ir
@@ -161,12 +160,15 @@ class _Emitter:
         """Those of a block that begins there."""
         return [self.load(array, at, v * self.lanes) for v in range(VECTORS)]
 
-    def products(self, count: Any, terms: Callable[[Any], tuple[list[Any], list[Any]]]) -> list[list[Any]]:
-        """Sums over i < count of the products of CENTRES and VECTORS vectors, in order."""
+    def products(
+        self, count: Any, terms: Callable[[Any], tuple[list[Any], list[Any]]], begin: Sequence[Any] = ()
+    ) -> list[list[Any]]:
+        """Sums over i < count of products of CENTRES and VECTORS vectors, in order, beginning with CENTRES or 0."""
         builder, blank = self.builder, ir.Constant(self.vector, [0.0] * self.lanes)
         sums = [[cgutils.alloca_once(builder, self.vector) for _ in range(VECTORS)] for _ in range(CENTRES)]
-        for total in chain.from_iterable(sums):
-            builder.store(blank, total)
+        for first, its in zip(begin or [blank] * CENTRES, sums, strict=True):
+            for total in its:
+                builder.store(first, total)
         with cgutils.for_range(builder, count) as loop:
             ours, block = terms(loop.index)
             for one, its in zip(ours, sums, strict=True):
@@ -180,8 +182,8 @@ def compete(typing: Any, columns: Any, d: Any, groups: Any, half: Any, g: Any, l
              cluster: Any, at: Any, ahead: Any, line: Any, apart: Any) -> Any:  # fmt: skip
     """The rows of a block, columns (d, rows), and the centres of group g, whose first has this label.
 
-    Where the score c.x - |c|^2 / 2 of a centre is above best[at:], it takes its place. The order of the additions is
-    fixed here, so that a score depends on nothing but its row and its centre.
+    Where the score -|c|^2 / 2 + c.x of a centre is above best[at:], it takes its place; `half` has the first term. The
+    order of the additions is fixed here, so that a score depends on nothing but its row and its centre.
 
     With each feature a line is fetched: the first has the element ahead[line], and they are `apart`.
     """
@@ -198,18 +200,17 @@ def compete(typing: Any, columns: Any, d: Any, groups: Any, half: Any, g: Any, l
             centres = [code.in_all_lanes(2, group, builder.mul(f, fours), j) for j in range(CENTRES)]
             return centres, code.vectors(0, builder.mul(f, ir.Constant(f.type, VECTORS * code.lanes)))
 
-        scores = code.products(d, terms)
-        halves = [code.in_all_lanes(3, builder.mul(g, fours), j) for j in range(CENTRES)]
-        labels = [builder.add(builder.trunc(label, word), word(j)) for j in range(CENTRES)]
+        scores = code.products(d, terms, [code.in_all_lanes(3, builder.mul(g, fours), j) for j in range(CENTRES)])
         of_labels = ir.VectorType(word, code.lanes)
+        first = in_all_lanes(builder, builder.trunc(label, word), code.lanes)
+        labels = [builder.add(first, ir.Constant(of_labels, [j] * code.lanes)) for j in range(CENTRES)]
         places = zip(code.places(6, at, code.vector), code.places(7, at, of_labels), strict=True)
         for v, (to_best, to_cluster) in enumerate(places):
             top, which = builder.load(to_best, align=code.alignment), builder.load(to_cluster, align=4)
-            for own, subtracted, its in zip(labels, halves, scores, strict=True):
-                score = builder.fsub(its[v], subtracted)
-                above = builder.fcmp_ordered(">", score, top)
-                top = builder.select(above, score, top)
-                which = builder.select(above, in_all_lanes(builder, own, code.lanes), which)
+            for own, its in zip(labels, scores, strict=True):
+                above = builder.fcmp_ordered(">", its[v], top)
+                top = builder.select(above, its[v], top)
+                which = builder.select(above, own, which)
             builder.store(top, to_best, align=code.alignment)
             builder.store(which, to_cluster, align=4)
         return context.get_dummy_value()
