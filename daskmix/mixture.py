@@ -50,6 +50,7 @@ class Mixture:
     means: Array  # (k, d)
     covariance: Covariance
     family: Family
+    surplus: Array | None = None  # (k,) what log p(x, k) has beside what these say: they are means of a posterior
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -65,6 +66,13 @@ class Mixture:
 
     def densities(self, path: str, floor: Array, log_scale: float) -> Densities:
         """What the kernels need for log p(x, k), on data smoothed by `floor` and measured in units of the frame."""
+        constants = self._constants(floor, log_scale)
+        if path == "centred":
+            return self.covariance.centred(self.means, constants)
+        return self.covariance.product(self.means, constants, np.dtype(path))
+
+    def _constants(self, floor: Array, log_scale: float) -> Array:
+        """log p(mean_k, k): (k,)."""
         k, d = self.shape
         constants = (
             np.log(np.maximum(self.weights, TINY))
@@ -73,9 +81,14 @@ class Mixture:
             - self.covariance.smoothed(floor, k, d)
             + log_scale
         )
-        if path == "centred":
-            return self.covariance.centred(self.means, constants)
-        return self.covariance.product(self.means, constants, np.dtype(path))
+        return constants if self.surplus is None else constants + self.surplus
+
+    def explained(self, sums: Moments, floor: Array, log_scale: float) -> float:
+        """The sum of share times log p(x, k), of the rows and shares that these moments are of."""
+        second = _about(self.structure.order, sums, Origin(self.means)).second
+        d = self.shape[1]
+        values = second / d if self.structure.order is Order.trace else second
+        return float(sums.mass @ self._constants(floor, log_scale) - 0.5 * self.covariance.misfit(values, d).sum())
 
     @cached_property
     def product_error(self) -> float:
@@ -117,12 +130,12 @@ class Mixture:
     def moments(self, floor: Array, origin: Origin) -> Moments:
         """Of a unit of mass of rows that would give this mixture again, smoothed by `floor`."""
         order, offset = self.structure.order, self.means - origin.about(self.means)
-        each = _outer(offset, order)
+        each = outer(offset, order)
         own = _unsmoothed(self, floor)
         if order is Order.pooled:
-            second = own + np.einsum("k,kde->de", self.weights, each)
+            second = own + of_each(self.weights, each, order)
         else:
-            second = self.weights[(slice(None),) + (None,) * (each.ndim - 1)] * (own + each)
+            second = of_each(self.weights, own + each, order)
         return Moments(self.weights, self.weights[:, None] * offset, second, np.nan, np.nan, origin)
 
     def merged(self, floor: Array) -> Mixture:
@@ -208,7 +221,7 @@ class Moments(Sums):
         first = np.where(which[:, None], mass[:, None] * offset, self.first)
         second = self.second
         if model.structure.order is not Order.pooled:
-            own = _unsmoothed(model, floor) + _outer(offset, model.structure.order)
+            own = _unsmoothed(model, floor) + outer(offset, model.structure.order)
             axes = (slice(None),) + (None,) * (own.ndim - 1)
             second = np.where(which[axes], mass[axes] * own, second)
         return Moments(mass, first, second, self.score, self.certainty, self.origin)
@@ -227,15 +240,24 @@ class Moments(Sums):
     def estimate(self, family: Family, floor: Array, near: Covariance | None = None) -> Mixture:
         """The mixture of this family that fits these moments best; near these covariances, if there are several."""
         structure = family.structure
-        offset = self.first / self.mass[:, None]
-        axes = (slice(None),) + (None,) * (self.second.ndim - 1)
-        outer = _outer(offset, structure.order)
-        if structure.order is Order.pooled:
-            scatter = self.second - np.einsum("k,kde->de", self.mass, outer)
-        else:
-            scatter = self.second - self.mass[axes] * outer
-        covariance = structure.estimate(self.mass, scatter, floor, near)
-        return Mixture(family.weights(self.mass), self.origin.about(offset) + offset, covariance, family)
+        covariance = structure.estimate(self.mass, self.scatter(structure.order), floor, near)
+        return Mixture(family.weights(self.mass), self.means(), covariance, family)
+
+    def means(self) -> Array:
+        """Of each component's rows: (k, d)."""
+        offset = self._offset()
+        return self.origin.about(offset) + offset
+
+    def scatter(self, order: Order) -> Array:
+        """Second moments about these means."""
+        return self.second - of_each(self.mass, outer(self._offset(), order), order)
+
+    def _offset(self) -> Array:
+        return self.first / np.maximum(self.mass, TINY)[:, None]
+
+    def times(self, factor: float) -> Moments:
+        """Of so many times the rows."""
+        return replace(self, mass=factor * self.mass, first=factor * self.first, second=factor * self.second)
 
 
 def blended(share: float, before: Moments, batch: Moments) -> Moments:
@@ -289,7 +311,14 @@ def _unsmoothed(model: Mixture, floor: Array) -> Array:
     return values - (floor if model.structure.order is Order.diagonal else np.diag(floor))
 
 
-def _outer(offset: Array, order: Order) -> Array:
+def of_each(share: Array, values: Array, order: Order) -> Array:
+    """This share of each component's values, or, pooled, the sum of these."""
+    if order is Order.pooled:
+        return np.einsum("k,kde->de", share, values)
+    return share[(slice(None),) + (None,) * (values.ndim - 1)] * values
+
+
+def outer(offset: Array, order: Order) -> Array:
     """offset offset', as much of it as the order keeps, for each component."""
     if order is Order.trace:
         return (offset**2).sum(axis=1)

@@ -1,0 +1,189 @@
+"""What estimators of mixtures share: the questions to a fitted one."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from sklearn.base import DensityMixin
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from daskmix.block import Array
+from daskmix.covariance import Covariance
+from daskmix.device import suited
+from daskmix.errors import InputError
+from daskmix.estimators.base import Estimator, Source
+from daskmix.estimators.mixture_start import STRUCTURES
+from daskmix.fitting import Fit
+from daskmix.kernels import Frame, Order, compiled
+from daskmix.kernels.reference import normalise
+from daskmix.mixture import Explain, Family, Mixture, Moments
+from daskmix.store import LEFT_OUT
+from daskmix.structures import Structure
+
+KINDS = {Order.full: "full", Order.pooled: "tied", Order.diagonal: "diag", Order.trace: "spherical"}
+
+
+class MixtureEstimator(DensityMixin, Estimator):
+    """Base of the estimators of Gaussian mixtures; not for use on its own."""
+
+    fit: Any
+    covariance_type: str
+    weights_: Array
+    means_: Array
+    covariances_: Array
+    precisions_cholesky_: Array
+    lower_bound_: float
+    n_iter_: int
+    n_passes_: int
+
+    # --- questions to a fitted model ----------------------------------------------------------------------------------
+
+    def fit_predict(self, X: Source, y: Any = None, sample_weight: Any = None, **kwargs: Any) -> Any:
+        """Fit, then the label of each row."""
+        self.fit(X, y, sample_weight, **kwargs)
+        return self.predict(X, sample_dims=kwargs.get("sample_dims"), variables=kwargs.get("variables"))
+
+    def predict(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
+        """The most probable component of each row: int32 (n,), in the type of X and lazy where X is; -2 if left out."""
+        check_is_fitted(self)
+        attrs = (("long_name", "component"), ("n_components", len(self.weights_)))
+        function = self._function("label", partial(_labels, self._model()), np.int32, LEFT_OUT, attrs=attrs)
+        return self._answer(X, function, sample_dims, variables)
+
+    def predict_proba(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
+        """Responsibilities: probability of each component given the row, (n, k), in the type of X."""
+        check_is_fitted(self)
+        k = len(self.weights_)
+        of_rows = partial(_responsibilities, self._model())
+        function = self._function("probability", of_rows, np.float64, width=k, over="component")
+        return self._answer(X, function, sample_dims, variables)
+
+    def uncertainty(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
+        """One minus the largest responsibility of each row: (n,), in the type of X."""
+        check_is_fitted(self)
+        function = self._function("uncertainty", partial(_uncertainty, self._model()), np.float64)
+        return self._answer(X, function, sample_dims, variables)
+
+    def score_samples(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
+        """Log density of each row, in units of X: (n,), in the type of X."""
+        check_is_fitted(self)
+        function = self._function("log_density", partial(_log_density, self._model()), np.float64)
+        return self._answer(X, function, sample_dims, variables)
+
+    def score(
+        self, X: Source, y: Any = None, sample_weight: Any = None, *, sample_dims: Any = None, variables: Any = None
+    ) -> float:
+        """Mean log-likelihood of a row, weighted; one pass."""
+        sums = self._measured(X, sample_weight, sample_dims, variables)
+        return float(sums.score / sums.mass.sum())
+
+    def _measured(self, X: Source, weight: Any, sample_dims: Any, variables: Any) -> Moments:
+        check_is_fitted(self)
+        fit = Fit(self._rows(self._opened(X, variables), weight, sample_dims, reset=False))
+        model, frame = framed(self._model(), fit.rows.dtype)
+        measured: Moments = fit.ask(Explain(model, frame, model.path(fit.rows.dtype), np.zeros(fit.rows.d)), "score")
+        if not measured.mass.sum() > 0:
+            raise InputError("no row is left to score: X is empty, or every row is missing or of weight zero")
+        return measured
+
+    def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
+        """Rows drawn from the mixture, (n, d), and their components, (n,)."""
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise InputError(f"n_samples={n_samples} must be at least 1")
+        rng = check_random_state(self.random_state)
+        counts = rng.multinomial(n_samples, self.weights_ / self.weights_.sum())
+        k, d = self.means_.shape
+        dense = self._model().covariance.dense(k, d)
+        drawn = [rng.multivariate_normal(m, c, n) for m, c, n in zip(self.means_, dense, counts, strict=True)]
+        return np.concatenate(drawn), np.repeat(np.arange(k), counts)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Weights, means and covariances as a Dataset over component, feature and feature_2."""
+        check_is_fitted(self)
+        k, d = self.means_.shape
+        names = self._feature_coords()
+        coords = {**names, **({"feature_2": names["feature"]} if names else {})}
+        return xr.Dataset(
+            {
+                "weights": ("component", self.weights_),
+                "means": (("component", "feature"), self.means_),
+                "covariances": (("component", "feature", "feature_2"), self._model().covariance.dense(k, d)),
+            },
+            coords=coords,
+            attrs={
+                "covariance_type": self.covariance_type,
+                "lower_bound": self.lower_bound_,
+                "n_iter": self.n_iter_,
+                "n_passes": self.n_passes_,
+            },
+        )
+
+    def _set_parameters(self, weights: Array, means: Array, covariance: Covariance) -> None:
+        self.weights_, self.means_ = weights, means
+        self.covariances_ = covariance.values
+        self.precisions_cholesky_ = covariance.factors
+        self.precisions_ = covariance.precisions()
+
+    def _structure(self) -> Structure:
+        return STRUCTURES[self.covariance_type]
+
+    def _family(self) -> Family:
+        return Family(self._structure())
+
+    def _model(self) -> Mixture:
+        """In the units of X."""
+        covariance = self._structure().covariance(self.covariances_, self.precisions_cholesky_)
+        return Mixture(self.weights_, self.means_, covariance, self._family())
+
+    def _row_bytes(self) -> int:
+        k, d = self.means_.shape
+        # Products of features are gathered, multiplied and joined: four arrays of them at a time.
+        products = 4 * d * (d + 1) // 2 if self._structure().order is Order.full else 4 * d
+        return 8 * (3 * k + 3 * d + products)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "means_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing == "drop"
+        return tags
+
+
+def framed(model: Mixture, dtype: np.dtype) -> tuple[Mixture, Frame]:
+    """A model in the units of X, in a frame of its own for rows of this type."""
+    k, d = model.shape
+    spread = np.sqrt(np.diagonal(model.covariance.dense(k, d), axis1=1, axis2=2).mean(axis=0))
+    if model.structure.common_scale:
+        spread = np.full(d, np.sqrt((spread**2).mean()))
+    frame = Frame.of(model.weights @ model.means, spread, dtype)
+    return model.rescaled(frame.scale, frame.enter(model.means)), frame
+
+
+def _joint(model: Mixture, x: Array) -> Array:
+    """log p(x, k), in units of X: (n, k)."""
+    within, frame = framed(model, x.dtype)
+    log_scale = float(np.log(frame.scale).sum())
+    densities = within.densities(within.path(x.dtype), np.zeros(x.shape[1]), log_scale)
+    return suited(compiled, x).joint(x, frame, densities).astype(np.float64)
+
+
+def _labels(model: Mixture, x: Array) -> Array:
+    return _joint(model, x).argmax(axis=1)
+
+
+def _responsibilities(model: Mixture, x: Array) -> Array:
+    return normalise(_joint(model, x))[0]
+
+
+def _uncertainty(model: Mixture, x: Array) -> Array:
+    return 1.0 - normalise(_joint(model, x))[0].max(axis=1)
+
+
+def _log_density(model: Mixture, x: Array) -> Array:
+    return normalise(_joint(model, x))[1]
