@@ -4,9 +4,20 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["GaussianMixture", "KMeans", "Run", "__version__", "load", "plan", "select", "write_rows"]
+__all__ = [
+    "BayesianGaussianMixture",
+    "GaussianMixture",
+    "KMeans",
+    "Run",
+    "__version__",
+    "load",
+    "plan",
+    "select",
+    "write_rows",
+]
 
 _HOMES = {
+    "BayesianGaussianMixture": "daskmix.estimators",
     "GaussianMixture": "daskmix.estimators",
     "KMeans": "daskmix.estimators",
     "Run": "daskmix.hooks",

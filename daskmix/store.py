@@ -32,6 +32,12 @@ STATE = {
         "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_",
         "lower_bound_", "converged_", "n_iter_", "gap_estimate_", "_mass", "_certainty", "_smoothing",
     ),
+    "BayesianGaussianMixture": (
+        "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_",
+        "weight_concentration_", "mean_precision_", "degrees_of_freedom_", "weight_concentration_prior_",
+        "mean_precision_prior_", "mean_prior_", "degrees_of_freedom_prior_", "covariance_prior_",
+        "lower_bound_", "converged_", "n_iter_",
+    ),
 }  # fmt: skip
 COMMON = ("n_features_in_", "feature_names_in_", "feature_units_", "history_", "n_passes_", "bytes_read_", "seed_")
 NOT_STORED = ("run", "random_state")
@@ -140,7 +146,7 @@ def load(path: Any) -> Any:
 
     Returns
     -------
-    KMeans or GaussianMixture
+    KMeans, GaussianMixture or BayesianGaussianMixture
 
     Raises
     ------
@@ -153,16 +159,15 @@ def load(path: Any) -> Any:
     BadChunkError
         What is stored does not match its checksum.
     """
-    from daskmix.estimators import GaussianMixture, KMeans  # they know the store; it knows them only when asked
+    from daskmix import estimators  # they know the store; it knows them only when asked
 
     group = open_group(path)
     mark = store_state(path)
-    kinds = {"KMeans": KMeans, "GaussianMixture": GaussianMixture}
     if mark.get("schema", 0) > SCHEMA:
         raise SchemaError(
             f"{path} has schema {mark['schema']}, this daskmix reads up to {SCHEMA}; upgrade daskmix to read it"
         )
-    if mark.get("kind") not in kinds:
+    if mark.get("kind") not in STATE:
         raise SchemaError(f"{path} holds no daskmix model; models are what save() or `daskmix fit --out` writes")
     if not mark.get("complete"):
         raise IncompleteStoreError(f"{path}: writing this model was interrupted; save it again")
@@ -175,7 +180,7 @@ def load(path: Any) -> Any:
         except Exception as error:
             raise BadChunkError(f"{path}: {name} cannot be read: {error}; restore the store or fit again") from error
     kind: str = mark["kind"]
-    constructor: Any = kinds[kind]
+    constructor: Any = getattr(estimators, kind)
     model = constructor(**sections["params"])
     for name in (*STATE[kind], *COMMON):
         if name in sections["fitted"]:

@@ -57,7 +57,7 @@ class Structure(ABC):
         CollapsedComponentError
             Where a covariance is singular; the error names the component.
         """
-        return self.covariance.of(self.values(mass, _smoothed(mass, scatter, floor, self.order), len(floor), near))
+        return self.covariance.of(self.values(mass, smoothed(mass, scatter, floor, self.order), len(floor), near))
 
     @abstractmethod
     def values(self, mass: Array, scatter: Array, d: int, near: Covariance | None) -> Array:
@@ -74,7 +74,7 @@ class Structure(ABC):
         return self.estimate(weights, covariance.scatter(weights, d), np.zeros(d), near)
 
 
-def _smoothed(mass: Array, scatter: Array, floor: Array, order: Order) -> Array:
+def smoothed(mass: Array, scatter: Array, floor: Array, order: Order) -> Array:
     """The scatter of rows that are smoothed."""
     if order is Order.trace:
         return scatter + mass * floor.sum()

@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from daskmix import GaussianMixture, KMeans
+from daskmix import BayesianGaussianMixture, GaussianMixture, KMeans
 
 REPEATS = (
     "draws are keyed by the index of a row, which repeating rows changes; whole weights equal repeated rows from a "
@@ -21,7 +21,9 @@ def expected_failures(estimator):
     return {"check_sample_weight_equivalence_on_dense_data": REPEATS} if isinstance(estimator, KMeans) else {}
 
 
-@parametrize_with_checks([KMeans(), GaussianMixture()], expected_failed_checks=expected_failures)
+@parametrize_with_checks(
+    [KMeans(), GaussianMixture(), BayesianGaussianMixture()], expected_failed_checks=expected_failures
+)
 def test_scikit_learn_finds_nothing_to_complain_about(estimator, check):
     check(estimator)
 

@@ -28,10 +28,10 @@ def inspect(path: str) -> None:
       daskmix inspect labels.zarr    dims, chunks and types, and whether all labels were written
       daskmix inspect ocean.zarr     the same of any store
     """
-    from daskmix.store import load
+    from daskmix.store import STATE, load
 
     kind, complete = _mark(path)
-    if kind in ("KMeans", "GaussianMixture") and complete:
+    if kind in STATE and complete:
         model = load(path)
         print_facts({"store": path} | facts(model) | _origin(model))
         click.echo()

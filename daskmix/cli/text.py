@@ -25,7 +25,9 @@ def facts(model: Any) -> dict[str, Any]:
         "iterations": f"{model.n_iter_}, {ended}",
         "passes": f"{model.n_passes_}, {size(model.bytes_read_)} read",
     }
-    if mixture:
+    if hasattr(model, "weight_concentration_"):
+        lines |= {"evidence bound": f"{model.lower_bound_:.8g}"}
+    elif mixture:
         lines |= {"log-likelihood": f"{model.lower_bound_:.6g} a row"}
         if model.history_ and model.history_[-1]["what"] != "batch":  # else the rows are not all there any more
             lines |= {"bic": f"{model.bic():.8g}"}

@@ -1,6 +1,7 @@
 """scikit-learn's faces; the only place that knows option strings."""
 
+from daskmix.estimators.bayesian_mixture import BayesianGaussianMixture
 from daskmix.estimators.gaussian_mixture import GaussianMixture
 from daskmix.estimators.kmeans import KMeans
 
-__all__ = ["GaussianMixture", "KMeans"]
+__all__ = ["BayesianGaussianMixture", "GaussianMixture", "KMeans"]

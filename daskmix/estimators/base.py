@@ -217,6 +217,10 @@ class Estimator(BaseEstimator):
         """Whether the parameters that say how long a fit may take can be used."""
         self._option("accelerate", ("auto", "none"))
         self._real("gap_tol")
+        self._check_reads()
+
+    def _check_reads(self) -> None:
+        """Whether the parameters that say how many rows and passes a fit may take can be used."""
         if isinstance(self.sample_size, str):
             self._option("sample_size", ("auto",))
         else:

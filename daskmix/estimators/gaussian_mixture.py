@@ -28,7 +28,6 @@ from daskmix.structures import Fixed, Structure
 
 FORGETTING = 0.7  # between 1/2, which forgets soonest, and 1, which never does
 GIVEN: tuple[type[Covariance], ...] = (SphericalCovariance, DiagonalCovariance, SharedCovariance)  # by its dimensions
-INITS = ("auto", "kmeans", "k-means++", "random", "random_from_data")
 
 
 class GaussianMixture(MixtureEstimator):
@@ -307,18 +306,9 @@ class GaussianMixture(MixtureEstimator):
         return self._remember(fit)
 
     def _check_options(self) -> int:
-        k = self._whole("n_components", 1)
+        k = self._check_start()
         self._option("covariance_type", (*STRUCTURES, "fixed"))
         self._option("algorithm", ("em", "cem", "sem"))
-        self._real("tol")
-        self._whole("max_iter", 0)
-        self._whole("n_init", 1)
-        if isinstance(self.init_params, str):
-            self._option("init_params", INITS)
-        if isinstance(self.reg_covar, str):
-            self._option("reg_covar", ("auto",))
-        else:
-            self._real("reg_covar")
         self._check_patience()
         self._check_given()
         return k
@@ -343,7 +333,6 @@ class GaussianMixture(MixtureEstimator):
         return tuple(np.atleast_1d(_numbers(self.temperature)).ravel().tolist())
 
     def _sharings(self) -> tuple[Sharing, ...]:
-        """How the first iterations share rows out, and the last of these all that follow."""
         if self.algorithm == "em":
             return tuple(Sharing(t) for t in self._temperatures())
         return (Sharing(hard=True),) if self.algorithm == "cem" else (Sharing(seed=self.seed_),)

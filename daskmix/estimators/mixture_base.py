@@ -20,10 +20,11 @@ from daskmix.estimators.mixture_start import STRUCTURES
 from daskmix.fitting import Fit
 from daskmix.kernels import Frame, Order, compiled
 from daskmix.kernels.reference import normalise
-from daskmix.mixture import Explain, Family, Mixture, Moments
+from daskmix.mixture import SOFT, Explain, Family, Mixture, Moments, Sharing
 from daskmix.store import LEFT_OUT
 from daskmix.structures import Structure
 
+INITS = ("auto", "kmeans", "k-means++", "random", "random_from_data")
 KINDS = {Order.full: "full", Order.pooled: "tied", Order.diagonal: "diag", Order.trace: "spherical"}
 
 
@@ -31,7 +32,15 @@ class MixtureEstimator(DensityMixin, Estimator):
     """Base of the estimators of Gaussian mixtures; not for use on its own."""
 
     fit: Any
+    n_components: int
     covariance_type: str
+    reg_covar: float | str
+    init_params: Any
+    # Explicit starts, where an estimator takes them.
+    weights_init: Any = None
+    means_init: Any = None
+    precisions_init: Any = None
+    covariance_init: Any = None
     weights_: Array
     means_: Array
     covariances_: Array
@@ -128,6 +137,24 @@ class MixtureEstimator(DensityMixin, Estimator):
         self.covariances_ = covariance.values
         self.precisions_cholesky_ = covariance.factors
         self.precisions_ = covariance.precisions()
+
+    def _check_start(self) -> int:
+        """Whether the parameters that all mixtures have can be used; k."""
+        k = self._whole("n_components", 1)
+        self._real("tol")
+        self._whole("max_iter", 0)
+        self._whole("n_init", 1)
+        if isinstance(self.init_params, str):
+            self._option("init_params", INITS)
+        if isinstance(self.reg_covar, str):
+            self._option("reg_covar", ("auto",))
+        else:
+            self._real("reg_covar")
+        return k
+
+    def _sharings(self) -> tuple[Sharing, ...]:
+        """How the first iterations share rows out, and the last of these all that follow."""
+        return (SOFT,)
 
     def _structure(self) -> Structure:
         return STRUCTURES[self.covariance_type]

@@ -30,7 +30,7 @@ from daskmix.sampling import Sample, Summary
 from daskmix.structures import Fixed, Structure
 
 if TYPE_CHECKING:
-    from daskmix.estimators.gaussian_mixture import GaussianMixture
+    from daskmix.estimators.mixture_base import MixtureEstimator
 
 MCLUST: dict[str, Structure] = {
     "EII": structures.EqualSpherical(),
@@ -79,7 +79,7 @@ class MixtureStart:
     """Where the starts of one fit come from."""
 
     def __init__(
-        self, face: GaussianMixture, k: int, family: Family, fit: Fit, em: EM, summary: Summary, sample: Sample
+        self, face: MixtureEstimator, k: int, family: Family, fit: Fit, em: EM, summary: Summary, sample: Sample
     ) -> None:
         self.face, self.k, self.family, self.fit, self.em = face, k, family, fit, em
         self.structure = family.structure
@@ -103,7 +103,7 @@ class MixtureStart:
         return self.structure.covariance.of(one).rescaled(self.frame.scale)
 
     @staticmethod
-    def of(face: GaussianMixture, fit: Fit, summary: Summary, sample: Sample) -> MixtureStart:
+    def of(face: MixtureEstimator, fit: Fit, summary: Summary, sample: Sample) -> MixtureStart:
         """From parameters of the face that have been checked."""
         k, family, dtype = int(face.n_components), face._family(), fit.rows.dtype
         frame = fitting_frame(summary, family.structure, dtype)
