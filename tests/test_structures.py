@@ -202,3 +202,42 @@ def test_an_accelerated_fit_keeps_the_structure(name):
     own = model._model()
     again = own.structure.nearest(own.covariance, own.weights, 3, own.covariance)
     np.testing.assert_allclose(again.values, own.covariance.values, rtol=1e-8, atol=1e-10)
+
+
+def clusters(n, d, seed):
+    """Rows of three clusters that overlap, rounded so that they could be written down for R; and their labels."""
+    rng = np.random.default_rng(seed)
+    label = rng.choice(3, n, p=[0.5, 0.3, 0.2])
+    mean = 2.0 * rng.standard_normal((3, d))
+    root = rng.standard_normal((3, d, d)) / np.sqrt(d) + 0.5 * np.eye(d)
+    return np.round(mean[label] + np.einsum("nd,nde->ne", rng.standard_normal((n, d)), root[label]), 3), label
+
+
+# The log-likelihood where `me(x, model, unmap(labels), control = emControl(tol = 1e-13, itmax = 1e5))` of mclust 6.0.0
+# converges to: iris from its species, and sets of the size of mclust's `diabetes` and `thyroid`.
+MCLUST_ENDS = {
+    "iris": (lambda: (IRIS.data, IRIS.target), """
+        EII -401.802176 VII -384.314095 EEI -361.425522 VEI -339.468727 EVI -340.085581 VVI -306.860461 EEE -256.354043
+        VEE -237.560163 EVE -234.140235 VVE -215.240870 EEV -214.850379 VEV -186.073283 EVV -205.535881 VVV -180.185477
+    """),
+    "diabetes-sized": (lambda: clusters(145, 3, 1), """
+        EII -648.698073 VII -634.773048 EEI -637.863061 VEI -632.371548 EVI -629.747047 VVI -625.087889 EEE -622.978675
+        VEE -621.344131 EVE -595.713836 VVE -594.063130 EEV -574.159279 VEV -571.631269 EVV -569.619163 VVV -566.368977
+    """),
+    "thyroid-sized": (lambda: clusters(215, 5, 2), """
+        EII -2005.973891 VII -1998.579131 EEI -1954.816778 VEI -1948.113185 EVI -1918.309328 VVI -1912.438704
+        EEE -1908.039986 VEE -1897.312054 EVE -1689.731981 VVE -1685.924185 EEV -1599.218856 VEV -1571.946674
+        EVV -1556.760841 VVV -1525.808849
+    """),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", MCLUST_ENDS)
+@every_structure
+def test_from_the_same_start_em_ends_no_lower_than_mclust(rows, name):
+    make, ends = MCLUST_ENDS[rows]
+    ends = ends.split()
+    (x, labels), theirs = make(), float(ends[ends.index(name) + 1])
+    options = {"covariance_type": name, "init_params": labels, "reg_covar": 0, "tol": 1e-12, "max_iter": 20_000}
+    model = GaussianMixture(3, accelerate="none", **options).fit(x)
+    assert model.lower_bound_ * len(x) >= theirs - 1e-3
