@@ -51,6 +51,7 @@ class Fit:
     history: list[dict[str, Any]] = field(default_factory=list)
     sample_read: Tally = NOTHING_READ  # since the last pass
     sampling_seconds: float = 0.0  # that this took
+    covariance: Any = None  # of all rows, once it was asked for
     samples: dict[tuple[int, int], Rows] = field(default_factory=dict)  # parts of samples, shared by models
 
     def __post_init__(self) -> None:

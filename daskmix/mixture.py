@@ -18,7 +18,7 @@ from daskmix.kernels import Densities, Explained, Features, Frame, Kernels, Orde
 from daskmix.kernels.reference import enter, moments
 from daskmix.reduction import FEW_BYTES, Linear, Reduction, Sums
 from daskmix.sampling import uniform
-from daskmix.structures import Structure
+from daskmix.structures import Structure, smoothed
 
 TINY = float(np.finfo(np.float64).tiny)
 PRODUCT_FLOAT32_ERROR = 1e-3
@@ -27,11 +27,54 @@ HYSTERESIS = 4.0
 
 
 @dataclass(frozen=True)
+class Conjugate:
+    """A prior of means and covariances, normal and inverse Wishart (Fraley & Raftery 2007): it counts as some rows.
+
+    Where all components share one covariance, so does the prior.
+    """
+
+    shrinkage: float  # rows that the mean counts for
+    mean: Array  # (d,)
+    freedom: float
+    scale: Array  # spherical (), diagonal (d,), full and shared (d, d)
+    shared: bool
+
+    def mass(self, order: Order, k: int, d: int) -> Array:
+        """Rows that it counts for in each covariance: (k,)."""
+        own, mean = {Order.trace: ((self.freedom + 2) / d, 1.0), Order.diagonal: (self.freedom + 2, 1.0)}.get(
+            order, (self.freedom + d + 1, 1.0)
+        )
+        return np.full(k, mean + (own / k if self.shared else own))
+
+    def scatter(self, away: Array, share: Array, order: Order) -> Array:
+        """Of these rows, and of means that are so far from its own (k, d), with this share each."""
+        k = len(away)
+        own = np.repeat(self.scale[None] / (k if self.shared else 1), k, axis=0)
+        if order is Order.pooled:
+            own = own.sum(axis=0)
+        return own + of_each(share, outer(away, order), order)
+
+    def entered(self, shift: Array, scale: Array) -> Conjugate:
+        """The same of (x - shift) * scale."""
+        return replace(self, mean=(self.mean - shift) * scale, scale=in_units(self.scale, scale))
+
+    def log_density(self, model: Mixture, floor: Array) -> float:
+        """Of this mixture, less a constant; its rows are smoothed as all are."""
+        order, (k, d) = model.structure.order, model.shape
+        mass = self.mass(order, k, d)
+        scatter = self.scatter(model.means - self.mean, np.full(k, self.shrinkage), order)
+        values = smoothed(mass, scatter, floor, order)
+        misfit = model.covariance.misfit(values / d if order is Order.trace else values, d).sum()
+        return float((mass * model.covariance.log_det_factors(d)).sum() - 0.5 * misfit)
+
+
+@dataclass(frozen=True)
 class Family:
     """The mixtures among which the M-step chooses the best."""
 
     structure: Structure
     equal_weights: bool = False  # whether all components have the same
+    prior: Conjugate | None = None  # in the coordinates of the mixture
 
     def n_parameters(self, k: int, d: int) -> int:
         """Free parameters of one with k components in d features."""
@@ -108,8 +151,14 @@ class Mixture:
                 return way
         return "centred"
 
+    def log_prior(self, floor: Array) -> float:
+        """The log density of the family's prior, less a constant."""
+        return 0.0 if self.family.prior is None else self.family.prior.log_density(self, floor)
+
     def learn(self, sums: Moments, floor: Array) -> Mixture:
-        """The M-step. A component that has lost all its rows keeps its mean and covariance."""
+        """The M-step. A component that has lost all its rows keeps its mean and covariance, if no prior has others."""
+        if self.family.prior is not None:
+            return sums.estimate(self.family, floor, self.covariance)
         dead = ~(sums.mass > 10 * np.finfo(np.float64).eps * max(1.0, sums.mass.sum()))
         if dead.any():
             # Its own moments stand in for those of the rows that it no longer has.
@@ -148,10 +197,10 @@ class Mixture:
         CollapsedComponentError
             Where rounding leaves no covariance.
         """
-        sums = self.moments(floor, Origin())
+        sums, family = self.moments(floor, Origin()), replace(self.family, prior=None)
         order, pairs = self.structure.order, combinations(range(self.shape[0]), 2)
-        nearest = (sums.united(i, j, order).estimate(self.family, floor, self.covariance) for i, j in pairs)
-        return max(nearest, key=Mixture.sharpness)
+        nearest = (sums.united(i, j, order).estimate(family, floor, self.covariance) for i, j in pairs)
+        return replace(max(nearest, key=Mixture.sharpness), family=self.family)
 
     def sharpness(self) -> float:
         """Mean log density of rows with known components, less a constant that all mixtures share."""
@@ -238,10 +287,17 @@ class Moments(Sums):
         return replace(self, mass=joined(self.mass), first=joined(self.first), second=second)
 
     def estimate(self, family: Family, floor: Array, near: Covariance | None = None) -> Mixture:
-        """The mixture of this family that fits these moments best; near these covariances, if there are several."""
-        structure = family.structure
-        covariance = structure.estimate(self.mass, self.scatter(structure.order), floor, near)
-        return Mixture(family.weights(self.mass), self.means(), covariance, family)
+        """The mixture of this family that fits moments and prior best; near these covariances, if there are several."""
+        structure, prior, means = family.structure, family.prior, self.means()
+        mass, scatter = self.mass, self.scatter(structure.order)
+        if prior is not None:
+            (k, d), counts = means.shape, prior.shrinkage + mass
+            share = prior.shrinkage * mass / counts
+            scatter = scatter + prior.scatter(means - prior.mean, share, structure.order)
+            means = (prior.shrinkage * prior.mean + mass[:, None] * means) / counts[:, None]
+            mass = mass + prior.mass(structure.order, k, d)
+        covariance = structure.estimate(mass, scatter, floor, near)
+        return Mixture(family.weights(self.mass), means, covariance, family)
 
     def means(self) -> Array:
         """Of each component's rows: (k, d)."""
@@ -316,6 +372,11 @@ def of_each(share: Array, values: Array, order: Order) -> Array:
     if order is Order.pooled:
         return np.einsum("k,kde->de", share, values)
     return share[(slice(None),) + (None,) * (values.ndim - 1)] * values
+
+
+def in_units(values: Array, scale: Array) -> Array:
+    """Variances () or (d,), or a covariance (d, d), of x * scale; one variance for all features has one scale."""
+    return values * (scale[0] ** 2, scale**2, np.outer(scale, scale))[values.ndim]
 
 
 def outer(offset: Array, order: Order) -> Array:

@@ -374,6 +374,7 @@ def _common_axes(scatter: Array, near: Covariance | None, misfit: Misfit) -> tup
     There may be several optima. Where no axes are known, those of all rows, of each component and some at random are
     turned until they fit, and the best are taken.
     """
+    _refuse_none(np.trace(scatter, axis1=1, axis2=2))
     if near is not None:
         starts = [_axes(near.values)]
     else:

@@ -14,7 +14,7 @@ from scipy.special import betaln, digamma, gammaln
 from daskmix.block import Array
 from daskmix.covariance import Covariance
 from daskmix.kernels import Order
-from daskmix.mixture import TINY, Family, Mixture, Moments, of_each, outer
+from daskmix.mixture import TINY, Family, Mixture, Moments, in_units, of_each, outer
 from daskmix.structures import smoothed
 
 
@@ -31,8 +31,7 @@ class Prior:
 
     def entered(self, shift: Array, scale: Array) -> Prior:
         """The same of (x - shift) * scale."""
-        squares = (scale[0] ** 2, scale**2, np.outer(scale, scale))[self.scatter.ndim]
-        return replace(self, mean=(self.mean - shift) * scale, scatter=self.scatter * squares)
+        return replace(self, mean=(self.mean - shift) * scale, scatter=in_units(self.scatter, scale))
 
     def posterior(self, sums: Moments, family: Family, floor: Array) -> Posterior:
         """The best of its kind for these moments.

@@ -20,10 +20,10 @@ ORDER = [
     "algorithms.stochastic", "algorithms.variational", "algorithms.acceleration", "algorithms.racing", "passes",
     "rows", "sources", "sources.dask", "sources.labelled", "sources.zarr", "engines", "engines.keep",
     "engines.local", "engines.dask", "hooks", "answers", "fitting", "race", "store", "estimators.base",
-    "estimators.kmeans", "estimators.mixture_start", "estimators.mixture_base", "estimators.gaussian_mixture",
-    "estimators.bayesian_mixture", "estimators", "plot", "selection", "planning", "demo", "cli.failures",
-    "cli.options", "cli.text", "cli.places", "cli.fit", "cli.select", "cli.plan", "cli.predict", "cli.inspect",
-    "cli.demo", "cli", "cli.__main__", "testing",
+    "estimators.kmeans", "estimators.mixture_start", "estimators.mixture_prior", "estimators.mixture_base",
+    "estimators.gaussian_mixture", "estimators.bayesian_mixture", "estimators", "plot", "selection", "planning",
+    "demo", "cli.failures", "cli.options", "cli.text", "cli.places", "cli.fit", "cli.select", "cli.plan",
+    "cli.predict", "cli.inspect", "cli.demo", "cli", "cli.__main__", "testing",
 ]  # fmt: skip
 ABOVE_ROWS = ORDER[: ORDER.index("rows")]
 NOT_ABOVE_ROWS = {"dask", "distributed", "zarr", "xarray", "sklearn", "pandas", "matplotlib"}

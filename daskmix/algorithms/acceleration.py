@@ -95,7 +95,7 @@ class Accelerated(Algorithm[AcceleratedState, Any]):
         told = self.algorithm.tell(state.inner, answer)
         if state.inner.settled:
             return replace(state, inner=told)
-        value = self.algorithm.value(answer)
+        value = self.algorithm.value(state.inner, answer)
         failed = told.outcome is Outcome.failed
         if state.proposed and (failed or not value >= state.value - self.algorithm.noise(state.inner)):
             return self._back(state, told)
@@ -265,8 +265,8 @@ class LocalSteps(Iteration[LocalState, Moments]):
     def same_map(self, before: LocalState, after: LocalState) -> bool:
         return before.steps == after.steps and self.algorithm.same_map(before.inner, after.inner)
 
-    def value(self, answer: Moments) -> float:
-        return self.algorithm.value(answer)
+    def value(self, state: LocalState, answer: Moments) -> float:
+        return self.algorithm.value(self._asking(state), answer)
 
     def noise(self, state: LocalState) -> float:
         return self.algorithm.noise(self._asking(state))

@@ -50,8 +50,8 @@ class Iteration(Algorithm[S, A]):
     max_iter: Any
 
     @abstractmethod
-    def value(self, answer: A) -> float:
-        """How good the model is that was asked about: what the map never lowers."""
+    def value(self, state: S, answer: A) -> float:
+        """How good the model is that this state asked about: what the map never lowers."""
 
     @abstractmethod
     def noise(self, state: S) -> float:

@@ -23,7 +23,7 @@ class EMState:
     path: str
     outcome: Outcome = Outcome.running
     n_iter: int = 0
-    objective: float = -np.inf  # mean smoothed log-likelihood of the model that the last pass asked about
+    objective: float = -np.inf  # mean smoothed log-likelihood (and log prior) of the model of the last pass
     gain: float = np.nan  # of that over the pass before
     gap: float = np.nan  # what is to be gained yet, as the last two gains promise
     settled: Outcome | None = None  # the model is final, and why; only its likelihood is still to be measured
@@ -66,7 +66,7 @@ class EM(Iteration[EMState, Moments]):
     def tell(self, state: EMState, answer: Moments) -> EMState:
         if state.settled:
             return replace(state, outcome=state.settled, score=answer.score, certainty=answer.certainty)
-        objective = answer.score / answer.mass.sum()
+        objective = self.value(state, answer)
         try:
             model = state.model.learn(answer, self.floor)
         except CollapsedComponentError as error:
@@ -89,8 +89,8 @@ class EM(Iteration[EMState, Moments]):
             return replace(now, settled=Outcome.converged)
         return replace(now, settled=Outcome.exhausted) if now.n_iter >= self.max_iter else now
 
-    def value(self, answer: Moments) -> float:
-        return answer.score / float(answer.mass.sum())
+    def value(self, state: EMState, answer: Moments) -> float:
+        return (answer.score + state.model.log_prior(self.floor)) / float(answer.mass.sum())
 
     def noise(self, state: EMState) -> float:
         if state.path == "centred":

@@ -82,7 +82,7 @@ class Lloyd(Iteration[LloydState, Assignment]):
             return replace(now, settled=Outcome.converged)
         return replace(now, settled=Outcome.exhausted) if now.n_iter >= self.max_iter else now
 
-    def value(self, answer: Assignment) -> float:
+    def value(self, state: LloydState, answer: Assignment) -> float:
         # The logarithm, so that differences are relative.
         return -float(np.log(answer.cost)) if answer.cost > 0 else np.inf
 

@@ -12,16 +12,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from daskmix.algorithms.base import Outcome
 from daskmix.algorithms.variational import Variational, VariationalState
-from daskmix.block import Array
-from daskmix.covariance import FullCovariance
 from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.estimators.base import Source
 from daskmix.estimators.mixture_base import KINDS, MixtureEstimator
-from daskmix.estimators.mixture_start import ALIASES, MCLUST, MixtureStart
+from daskmix.estimators.mixture_start import ALIASES, MixtureStart, positive, shaped, spread
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
 from daskmix.kernels import Frame, Order
-from daskmix.mixture import Explain, Family, Mixture, Origin
+from daskmix.mixture import Mixture, Origin
 from daskmix.sampling import Summary
 from daskmix.store import write_rows
 from daskmix.variational import Posterior, Prior
@@ -208,7 +206,7 @@ class BayesianGaussianMixture(MixtureEstimator):
             summary, sample = fit.survey(k, self._sample_rows(fit.rows, k, parameters), self.seed_)
             start = MixtureStart.of(self, fit, summary, sample)
             frame, floor = start.frame, start.em.floor
-            own = self._prior(fit, summary, frame)
+            own = self._conjugate(fit, summary, frame)
             prior = own.entered(frame.shift, frame.scale)
             posteriors = self._starts(start, prior, summary.mass)
             left = self._left(fit, self.max_iter, other=-1)  # no pass measures what came out: the bound is known
@@ -270,15 +268,11 @@ class BayesianGaussianMixture(MixtureEstimator):
                 f"degrees_of_freedom_prior={freedom!r} must be above {d - 1}, the number of features less 1"
             )
         if self.mean_prior is not None:
-            MixtureStart._shaped("mean_prior", self.mean_prior, (d,))
+            shaped("mean_prior", self.mean_prior, (d,))
         if self.covariance_prior is not None:
-            matrix = self._structure().order in (Order.full, Order.pooled)
-            shape = {Order.trace: (), Order.diagonal: (d,)}.get(self._structure().order, (d, d))
-            given = MixtureStart._shaped("covariance_prior", self.covariance_prior, shape)
-            if not np.all(np.linalg.eigvalsh(given) > 0 if matrix else given > 0):
-                raise InputError("covariance_prior must be positive, a matrix positive definite")
+            positive("covariance_prior", self.covariance_prior, self._structure().order, d)
 
-    def _prior(self, fit: Fit, summary: Summary, frame: Frame) -> Prior:
+    def _conjugate(self, fit: Fit, summary: Summary, frame: Frame) -> Prior:
         """In the units of X."""
         concentration, precision = self.weight_concentration_prior, self.mean_precision_prior
         mean, freedom, scatter = self.mean_prior, self.degrees_of_freedom_prior, self.covariance_prior
@@ -288,23 +282,10 @@ class BayesianGaussianMixture(MixtureEstimator):
             1.0 if precision is None else float(precision),
             np.asarray(summary.mean if mean is None else mean, dtype=np.float64),
             float(len(summary.mean) if freedom is None else freedom),
-            self._spread(fit, summary, frame) if scatter is None else np.asarray(scatter, dtype=np.float64),
+            spread(fit, summary, frame, self._structure().order)
+            if scatter is None
+            else np.asarray(scatter, dtype=np.float64),
         )
-
-    def _spread(self, fit: Fit, summary: Summary, frame: Frame) -> Array:
-        """The covariance of all rows, as much of it as the order keeps."""
-        order, mass = self._structure().order, summary.mass
-        # The unbiased estimate counts rows, as long as weights do.
-        count = mass - 1.0 if mass > 1.0 else mass
-        if order in (Order.diagonal, Order.trace):
-            variances = summary.scatter / count
-            return np.asarray(variances.mean()) if order is Order.trace else variances
-        variance = np.where(summary.variance > 0, summary.variance, 1.0) * frame.scale**2
-        one = FullCovariance.of(np.diag(variance)[None])
-        whole = Mixture(np.ones(1), frame.enter(summary.mean)[None], one, Family(MCLUST["VVV"]))
-        question = Explain(whole, frame, whole.path(fit.rows.dtype), np.zeros(fit.rows.d))
-        scatter: Array = fit.ask(question, "covariance").scatter(Order.full)[0]
-        return scatter / np.outer(frame.scale, frame.scale) / count
 
     def _starts(self, start: MixtureStart, prior: Prior, mass: float) -> Sequence[Posterior]:
         """In the frame."""

@@ -20,9 +20,13 @@ from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.estimators.base import Source
 from daskmix.estimators.kmeans import KMeans
 from daskmix.estimators.mixture_base import KINDS, MixtureEstimator, framed
+from daskmix.estimators.mixture_prior import check_prior, conjugate, given_prior
 from daskmix.estimators.mixture_start import STRUCTURES, MixtureStart
+from daskmix.fitting import Fit
 from daskmix.hooks import Run
-from daskmix.mixture import Explain, Family, Moments, Sharing, blended
+from daskmix.kernels import Frame
+from daskmix.mixture import Conjugate, Explain, Family, Moments, Sharing, blended
+from daskmix.sampling import Summary
 from daskmix.store import write_rows
 from daskmix.structures import Fixed, Structure
 
@@ -69,6 +73,13 @@ class GaussianMixture(MixtureEstimator):
         for e times the identity. It is given and not estimated: with a small one, the components are K-means'.
     equal_weights : bool
         Whether all components have the weight 1 / k.
+    prior : None, "default" or dict
+        Of means and covariances: normal and inverse Wishart (gamma for "diag" and "spherical"). The fit is then the
+        maximum of likelihood times prior [7]_, and no component is without a covariance. "default" is mclust's
+        `priorControl()`: `shrinkage` 0.01, the rows that the prior of a mean counts for; `mean` that of the rows; `dof`
+        d + 2; `scale` the covariance of the rows over k ** (2 / d) (for ellipsoids of any orientation, and one more
+        pass), or the mean of their variances over that. A dict gives some of these four. Where all covariances are
+        equal, they have one prior together.
     algorithm : {"em", "cem", "sem"}
         How rows are shared out. "em" by their responsibilities. "cem" each to its likeliest component (classification
         EM [4]_), which maximises the likelihood of rows and labels, as K-means does, and finds a partition rather than
@@ -129,6 +140,7 @@ class GaussianMixture(MixtureEstimator):
     .. [4] Celeux & Govaert (1992), A classification EM algorithm for clustering and two stochastic versions.
     .. [5] Celeux & Diebolt (1985), The SEM algorithm.
     .. [6] Ueda & Nakano (1998), Deterministic annealing EM algorithm.
+    .. [7] Fraley & Raftery (2007), Bayesian regularization for normal mixture estimation and model-based clustering.
 
     Examples
     --------
@@ -158,6 +170,7 @@ class GaussianMixture(MixtureEstimator):
         precisions_init: Any = None,
         covariance_init: Any = None,
         equal_weights: bool = False,
+        prior: Any = None,
         algorithm: str = "em",
         temperature: Any = 1.0,
         accelerate: str = "auto",
@@ -182,6 +195,7 @@ class GaussianMixture(MixtureEstimator):
         self.precisions_init = precisions_init
         self.covariance_init = covariance_init
         self.equal_weights = equal_weights
+        self.prior = prior
         self.algorithm = algorithm
         self.temperature = temperature
         self.accelerate = accelerate
@@ -236,6 +250,7 @@ class GaussianMixture(MixtureEstimator):
         """
         k = self._check_options()
         opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
+        given_prior(self.prior, self._structure().order, fit.rows.d)
         self.seed_ = self._draw_seed()
         parameters = self._family().n_parameters(k, fit.rows.d)
         with fit:
@@ -284,6 +299,8 @@ class GaussianMixture(MixtureEstimator):
         if not hasattr(self, "means_"):
             return self.fit(X, y, sample_weight, sample_dims=sample_dims, variables=variables)
         self._check_options()
+        if self.prior is not None:
+            raise InputError("the parameters of a fit with a prior do not tell its rows from it; fit anew, or without")
         if not hasattr(self, "_smoothing"):
             raise InputError("the model was saved by an older daskmix, which did not keep its smoothing; fit it again")
         _, fit = self._begin(X, sample_weight, sample_dims, variables, history=self.history_)
@@ -329,6 +346,15 @@ class GaussianMixture(MixtureEstimator):
         if self.algorithm != "em" and temperatures != (1.0,):
             raise InputError(f'algorithm={self.algorithm!r} has no temperature; pass algorithm="em", or leave it at 1')
 
+        if fixed and self.prior is not None:
+            raise InputError("a prior of covariances has nothing to do where they are fixed; pass one of the two")
+        check_prior(self.prior)
+
+    def _prior(self, fit: Fit, summary: Summary, frame: Frame) -> Conjugate | None:
+        if self.prior is None:
+            return None
+        return conjugate(self.prior, self._structure(), self.n_components, fit, summary, frame)
+
     def _temperatures(self) -> tuple[float, ...]:
         return tuple(np.atleast_1d(_numbers(self.temperature)).ravel().tolist())
 
@@ -338,6 +364,8 @@ class GaussianMixture(MixtureEstimator):
         return (Sharing(hard=True),) if self.algorithm == "cem" else (Sharing(seed=self.seed_),)
 
     def _measure(self) -> str:
+        if self.prior is not None:
+            return "log posterior"
         if self.algorithm == "cem":
             return "classification log-likelihood"
         return "log-likelihood" if self._temperatures() == (1.0,) else "free energy"
@@ -474,5 +502,9 @@ def _best(ended: Any, of_labels: bool) -> EMState:
     done = [state for state in ended if state.outcome is not Outcome.failed]
     if not done:
         raise CollapsedComponentError(ended[0].why)
-    best: EMState = max(done, key=lambda state: state.score + (state.certainty if of_labels else 0.0))
-    return best
+
+    def merit(state: EMState) -> float:
+        nothing = np.zeros(state.model.shape[1])
+        return state.score + (state.certainty if of_labels else 0.0) + state.model.log_prior(nothing)
+
+    return max(done, key=merit)

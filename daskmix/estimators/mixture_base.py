@@ -20,7 +20,8 @@ from daskmix.estimators.mixture_start import STRUCTURES
 from daskmix.fitting import Fit
 from daskmix.kernels import Frame, Order, compiled
 from daskmix.kernels.reference import normalise
-from daskmix.mixture import SOFT, Explain, Family, Mixture, Moments, Sharing
+from daskmix.mixture import SOFT, Conjugate, Explain, Family, Mixture, Moments, Sharing
+from daskmix.sampling import Summary
 from daskmix.store import LEFT_OUT
 from daskmix.structures import Structure
 
@@ -155,6 +156,10 @@ class MixtureEstimator(DensityMixin, Estimator):
     def _sharings(self) -> tuple[Sharing, ...]:
         """How the first iterations share rows out, and the last of these all that follow."""
         return (SOFT,)
+
+    def _prior(self, fit: Fit, summary: Summary, frame: Frame) -> Conjugate | None:
+        """Of means and covariances, in the units of X, where the M-step has one."""
+        return None
 
     def _structure(self) -> Structure:
         return STRUCTURES[self.covariance_type]

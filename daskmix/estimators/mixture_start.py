@@ -18,12 +18,12 @@ from daskmix.algorithms.lloyd import Lloyd
 from daskmix.algorithms.seeding import plus_plus, random_rows
 from daskmix.block import Array
 from daskmix.centroids import Centroids
-from daskmix.covariance import Covariance
+from daskmix.covariance import Covariance, FullCovariance
 from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.fitting import Fit, sampled
 from daskmix.kernels import Frame, Order
 from daskmix.kernels.reference import moments, nearest
-from daskmix.mixture import Family, Learn, Mixture, Moments, Origin
+from daskmix.mixture import Explain, Family, Learn, Mixture, Moments, Origin
 from daskmix.race import Raced, Rung, ladder, local_steps, race
 from daskmix.rows import beside
 from daskmix.sampling import Sample, Summary
@@ -75,6 +75,43 @@ def smoothing(summary: Summary, reg_covar: float | None, structure: Structure) -
     return AUTO_FLOOR * np.where(varies, variance, 1.0)
 
 
+def shaped(name: str, given: Any, shape: tuple[int, ...]) -> Array:
+    """Finite numbers of this shape."""
+    values = np.asarray(given, dtype=np.float64)
+    if values.shape != shape:
+        raise InputError(f"{name} has shape {values.shape}, but {shape} is needed")
+    if not np.isfinite(values).all():
+        raise InputError(f"{name} holds NaN or infinity; every value must be finite")
+    return values
+
+
+def positive(name: str, given: Any, order: Order, d: int) -> Array:
+    """A variance (), variances (d,) or a covariance (d, d), as the order has it."""
+    matrix = order in (Order.full, Order.pooled)
+    values = shaped(name, given, {Order.trace: (), Order.diagonal: (d,)}.get(order, (d, d)))
+    if not np.all(np.linalg.eigvalsh(values) > 0 if matrix else values > 0):
+        raise InputError(f"{name} must be positive, a matrix positive definite")
+    return values
+
+
+def spread(fit: Fit, summary: Summary, frame: Frame, order: Order) -> Array:
+    """The covariance of all rows, as much of it as the order keeps; what the survey has not seen takes a pass."""
+    # The unbiased estimate counts rows, as long as weights do.
+    count = summary.mass - 1.0 if summary.mass > 1.0 else summary.mass
+    if order in (Order.diagonal, Order.trace):
+        variances = summary.scatter / count
+        return np.asarray(variances.mean()) if order is Order.trace else variances
+    if fit.covariance is None:
+        variance = np.where(summary.variance > 0, summary.variance, 1.0) * frame.scale**2
+        one = FullCovariance.of(np.diag(variance)[None])
+        whole = Mixture(np.ones(1), frame.enter(summary.mean)[None], one, Family(MCLUST["VVV"]))
+        question = Explain(whole, frame, whole.path(fit.rows.dtype), np.zeros(fit.rows.d))
+        scatter = fit.ask(question, "covariance").scatter(Order.full)[0]
+        fit.covariance = scatter / np.outer(frame.scale, frame.scale) / count
+    found: Array = fit.covariance
+    return found
+
+
 class MixtureStart:
     """Where the starts of one fit come from."""
 
@@ -109,6 +146,9 @@ class MixtureStart:
         frame = fitting_frame(summary, family.structure, dtype)
         reg_covar = None if isinstance(face.reg_covar, str) else float(face.reg_covar)
         floor = smoothing(summary, reg_covar, family.structure) * frame.scale**2
+        prior = face._prior(fit, summary, frame)
+        if prior is not None:
+            family = replace(family, prior=prior.entered(frame.shift, frame.scale))
         em = EM(frame, dtype, floor, float(face.tol), int(face.max_iter), face._sharings())
         return MixtureStart(face, k, family, fit, em, summary, sample)
 
@@ -150,7 +190,8 @@ class MixtureStart:
         """EM, accelerated, with steps on the sample after each pass where that has rows enough."""
         em = replace(self.em, tol=0.0, max_iter=max_iter)
         rows, steps = local_steps(total, len(self.sample), self.parameters)
-        if steps == 1:
+        # A prior weighs as much as so many rows, and of these the sample has fewer.
+        if steps == 1 or self.family.prior is not None:
             return Accelerated(em, self.face._least_gap())
         local = LocalSteps(em, self.fit.part_of(self.sample, rows), self.fit.ask_sample, steps)
         return accelerated_steps(local, self.face._least_gap())
@@ -166,7 +207,7 @@ class MixtureStart:
             if hasattr(init, "covariances_") and STRUCTURES.get(init.covariance_type) == self.structure:
                 return [self._overridden(self._of_model(init), weights, means, precisions)]
             centres = init.means_ if hasattr(init, "means_") else init.cluster_centers_
-            first = self._near(self.frame.enter(self._shaped("init_params", centres, (self.k, self.fit.rows.d))))
+            first = self._near(self.frame.enter(shaped("init_params", centres, (self.k, self.fit.rows.d))))
             return [self._overridden(first, weights, means, precisions)]
         if not isinstance(init, str):
             return [self._overridden(self._of_shares(np.asarray(init)), weights, means, precisions)]
@@ -186,29 +227,20 @@ class MixtureStart:
         k, d = self.k, self.fit.rows.d
         weights = means = precisions = None
         if self.face.weights_init is not None:
-            weights = self._shaped("weights_init", self.face.weights_init, (k,))
+            weights = shaped("weights_init", self.face.weights_init, (k,))
             if (weights < 0).any() or not np.isclose(weights.sum(), 1.0):
                 raise InputError(f"weights_init sums to {weights.sum():.6g}; weights must be positive and sum to 1")
         if self.face.means_init is not None:
-            means = self.frame.enter(self._shaped("means_init", self.face.means_init, (k, d)))
+            means = self.frame.enter(shaped("means_init", self.face.means_init, (k, d)))
         if self.face.precisions_init is not None:
             shape = {"full": (k, d, d), "pooled": (d, d), "diagonal": (k, d), "trace": (k,)}[self.structure.order.value]
-            given = self._shaped("precisions_init", self.face.precisions_init, shape)
+            given = shaped("precisions_init", self.face.precisions_init, shape)
             matrices = self.structure.order in (Order.full, Order.pooled)
             if not np.all(np.linalg.eigvalsh(given) > 0 if matrices else given > 0):
                 raise InputError("precisions_init must be positive definite")
             covariance = self.structure.covariance.of_precisions(given).rescaled(self.frame.scale)
             precisions = self.structure.nearest(covariance, np.full(k, 1.0 / k), d)
         return weights, means, precisions
-
-    @staticmethod
-    def _shaped(name: str, given: Any, shape: tuple[int, ...]) -> Array:
-        values = np.asarray(given, dtype=np.float64)
-        if values.shape != shape:
-            raise InputError(f"{name} has shape {values.shape}, but {shape} is needed")
-        if not np.isfinite(values).all():
-            raise InputError(f"{name} holds NaN or infinity; every value must be finite")
-        return values
 
     def _overridden(
         self, model: Mixture, weights: Array | None, means: Array | None, covariance: Covariance | None
@@ -221,7 +253,7 @@ class MixtureStart:
         )
 
     def _of_model(self, fitted: Any) -> Mixture:
-        means = self._shaped("the start's means", fitted.means_, (self.k, self.fit.rows.d))
+        means = shaped("the start's means", fitted.means_, (self.k, self.fit.rows.d))
         covariance = self.structure.covariance(fitted.covariances_, fitted.precisions_cholesky_)
         model = Mixture(fitted.weights_, means, covariance, self.family)
         return model.rescaled(self.frame.scale, self.frame.enter(means))
