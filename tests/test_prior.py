@@ -52,7 +52,6 @@ def test_the_default_is_mclusts(line):
 
 def density(prior, means, covariances, order):
     """log p(means, covariances) by SciPy, given one full covariance for each component."""
-    k, d = means.shape
     of_means = sum(
         multivariate_normal.logpdf(mean, prior.mean, covariance / prior.shrinkage)
         for mean, covariance in zip(means, covariances, strict=True)
