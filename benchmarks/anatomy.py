@@ -21,7 +21,7 @@ from daskmix.kernels import Frame, compiled
 ITERATIONS = 10
 TILE = 1 << 20  # bytes of the products that are made at a time: they stay in the cache
 LEAST = 16_000  # rows: with fewer, many clusters come to rest within the iterations
-KERNEL, PASS = "kernel", "pass of a fit"
+PASS = "pass of a fit"
 
 TEXT = """\
 The case that dask-ml is timed on, and one of the grid in which nearly all time goes into the product, by turns and on
@@ -54,7 +54,7 @@ def parts_of(case: Case, settings: Settings) -> list[list[str]]:
     works: dict[str, Callable[[Any], Any]] = {
         "sum of all rows": np.sum,
         "product with the centres": partial(_multiply, np.ascontiguousarray(centres.T)),
-        KERNEL: lambda rows: compiled.assign(rows, None, frame, [centres], [case.k - 1]),
+        "kernel": lambda rows: compiled.assign(rows, None, frame, [centres], [case.k - 1]),
     }
     trials = {name: partial(_on_threads, work, parts, settings.threads) for name, work in works.items()}
     fit = partial(own(case, start, ITERATIONS).fit, lazy)

@@ -291,11 +291,10 @@ class Moments(Sums):
         structure, prior, means = family.structure, family.prior, self.means()
         mass, scatter = self.mass, self.scatter(structure.order)
         if prior is not None:
-            (k, d), counts = means.shape, prior.shrinkage + mass
-            share = prior.shrinkage * mass / counts
-            scatter = scatter + prior.scatter(means - prior.mean, share, structure.order)
-            means = (prior.shrinkage * prior.mean + mass[:, None] * means) / counts[:, None]
-            mass = mass + prior.mass(structure.order, k, d)
+            away = means - prior.mean
+            means, share = shrunk(means, mass, prior.mean, prior.shrinkage)
+            scatter = scatter + prior.scatter(away, share, structure.order)
+            mass = mass + prior.mass(structure.order, *means.shape)
         covariance = structure.estimate(mass, scatter, floor, near)
         return Mixture(family.weights(self.mass), means, covariance, family)
 
@@ -365,6 +364,12 @@ def _unsmoothed(model: Mixture, floor: Array) -> Array:
     if model.structure.order is Order.trace:
         return len(floor) * (values - floor.mean())
     return values - (floor if model.structure.order is Order.diagonal else np.diag(floor))
+
+
+def shrunk(means: Array, mass: Array, towards: Array, rows: float) -> tuple[Array, Array]:
+    """Means (k, d) of this mass and so many rows at a point, and what the way there weighs in the scatter: (k,)."""
+    counts = rows + mass
+    return (rows * towards + mass[:, None] * means) / counts[:, None], rows * mass / counts
 
 
 def of_each(share: Array, values: Array, order: Order) -> Array:

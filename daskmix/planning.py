@@ -15,6 +15,7 @@ from daskmix.errors import InputTypeError
 from daskmix.estimators import GaussianMixture, KMeans
 from daskmix.estimators.base import Source
 from daskmix.estimators.kmeans import ROUNDS
+from daskmix.estimators.mixture_prior import needs_covariance
 from daskmix.rows import Rows
 
 # Passes of a whole fit where it is accelerated, and of the textbook's: no more than an idea, for data differ.
@@ -129,6 +130,8 @@ def plan(
         sample = min(sample, rows.total)
     accelerated = estimator._may_accelerate() and (None if rows.total is None else rows.total > sample)
     before = 0 if estimator._warm() else _seeding(face)
+    if isinstance(face, GaussianMixture):
+        before += needs_covariance(face.prior, face._structure().order)
     # The sample is drawn again where most rows turn out to be missing, or to weigh nothing.
     most = face.max_iter + 2 + before + (face.missing == "drop" or sample_weight is not None)
     if face.max_passes is not None:

@@ -7,6 +7,7 @@ and scatter alone, and its E-step is that of a mixture whose log densities have 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.special import betaln, digamma, gammaln
@@ -14,7 +15,7 @@ from scipy.special import betaln, digamma, gammaln
 from daskmix.block import Array
 from daskmix.covariance import Covariance
 from daskmix.kernels import Order
-from daskmix.mixture import TINY, Family, Mixture, Moments, in_units, of_each, outer
+from daskmix.mixture import TINY, Family, Mixture, Moments, in_units, of_each, outer, shrunk
 from daskmix.structures import smoothed
 
 
@@ -42,10 +43,9 @@ class Prior:
             Where a covariance is singular.
         """
         order, mass = family.structure.order, sums.mass
-        k, d = sums.first.shape
-        counts = self.mean_precision + mass
-        means = sums.means()
-        away = of_each(self.mean_precision * mass / counts, outer(means - self.mean, order), order)
+        (k, d), found = sums.first.shape, sums.means()
+        means, share = shrunk(found, mass, self.mean, self.mean_precision)
+        away = of_each(share, outer(found - self.mean, order), order)
         scatter = smoothed(mass, sums.scatter(order), floor, order) + away
         # All components share one covariance as if each had the mean of their scatters (scikit-learn's choice).
         freedom = self.freedom + (np.full(k, mass.sum() / k) if order is Order.pooled else mass)
@@ -54,7 +54,7 @@ class Prior:
         else:
             own = self.scatter + (scatter / d if order is Order.trace else scatter)
             values = own / freedom[(slice(None),) + (None,) * (scatter.ndim - 1)]
-        means = (self.mean_precision * self.mean + mass[:, None] * means) / counts[:, None]
+        counts = self.mean_precision + mass
         return Posterior(
             self._concentrations(mass), counts, means, freedom, family.structure.covariance.of(values), family
         )
@@ -77,10 +77,6 @@ class Posterior:
     covariance: Covariance  # the inverse of the mean precisions
     family: Family
 
-    @property
-    def k(self) -> int:
-        return len(self.means)
-
     def weights(self) -> Array:
         """Their means, of a stick's pieces as shares of all: (k,)."""
         if self.concentration.ndim == 1:
@@ -96,6 +92,7 @@ class Posterior:
         taken, left = digamma(self.concentration) - digamma(self.concentration.sum(axis=0))
         return taken + np.append(0.0, np.cumsum(left[:-1]))
 
+    @cached_property
     def mixture(self) -> Mixture:
         """The one whose log p(x, k) is the mean of log p(x, k) over the posterior."""
         d = self.means.shape[1]

@@ -11,7 +11,7 @@ from scipy.stats import invgamma, invwishart, multivariate_normal
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 
-from daskmix import GaussianMixture, errors, select
+from daskmix import GaussianMixture, errors, plan, select
 from daskmix.estimators.mixture_prior import EQUAL
 from daskmix.estimators.mixture_start import MCLUST
 from daskmix.kernels import Order
@@ -166,6 +166,7 @@ def test_the_covariance_of_the_rows_costs_one_pass_where_it_is_needed():
     for name, more in {"full": 1, "tied": 1, "diag": 0, "spherical": 0}.items():
         found = fitted(x, IRIS.target, name, max_iter=2)
         assert [record["what"] for record in found.history_].count("covariance") == more
+        assert plan(found, x).passes_at_most == found.n_passes_  # survey, labels, two iterations, the likelihood
     given_scale = fitted(x, IRIS.target, "full", max_iter=2, prior={"scale": np.eye(4)})
     assert all(record["what"] != "covariance" for record in given_scale.history_)
     chosen = select(x, n_components=(2, 3), covariance_type=("full", "tied"), prior="default", random_state=0)
@@ -179,6 +180,7 @@ def test_the_covariance_of_the_rows_costs_one_pass_where_it_is_needed():
         ({"prior": 3}, "prior has 3"),
         ({"prior": {"kappa": 1.0}}, "prior has 'kappa'"),
         ({"prior": {"shrinkage": 0}}, "shrinkage=0, which must be a finite number above 0"),
+        ({"prior": {"dof": "many"}}, "prior's dof='many' holds what is no number"),
         ({"prior": {"dof": 2}}, "dof=2, which must be a finite number above 3"),
         ({"prior": {"mean": [0.0]}}, "prior's mean has shape (1,), but (4,) is needed"),
         ({"prior": {"scale": -np.eye(4)}}, "prior's scale must be positive"),

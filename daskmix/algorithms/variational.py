@@ -49,14 +49,14 @@ class Variational(Algorithm[VariationalState, Moments]):
         if model is None:
             raise ValueError("variational inference starts from a posterior")
         outcome = Outcome.exhausted if self.max_iter == 0 else Outcome.running
-        return VariationalState(model, model.mixture().path(self.dtype), outcome)
+        return VariationalState(model, model.mixture.path(self.dtype), outcome)
 
     def ask(self, state: VariationalState) -> Reduction[Moments]:
-        return Explain(state.model.mixture(), self.frame, state.path, self.floor)
+        return Explain(state.model.mixture, self.frame, state.path, self.floor)
 
     def tell(self, state: VariationalState, answer: Moments) -> VariationalState:
         # The entropy of the responsibilities, which are softmax(log p(x, k)).
-        entropy = answer.score - state.model.mixture().explained(answer, self.floor, self.log_scale)
+        entropy = answer.score - state.model.mixture.explained(answer, self.floor, self.log_scale)
         n_iter = state.n_iter + 1
         try:
             model = self.prior.posterior(answer, state.model.family, self.floor)
@@ -70,5 +70,5 @@ class Variational(Algorithm[VariationalState, Moments]):
             outcome = Outcome.converged
         elif n_iter >= self.max_iter:
             outcome = Outcome.exhausted
-        path = model.mixture().path(self.dtype, state.path)
+        path = model.mixture.path(self.dtype, state.path)
         return VariationalState(model, path, outcome, n_iter, bound, objective, gain)

@@ -317,7 +317,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         )
 
     def _model(self) -> Mixture:
-        return self._posterior().mixture()
+        return self._posterior().mixture
 
 
 def _best(ended: Sequence[VariationalState]) -> VariationalState:

@@ -33,7 +33,7 @@ def given_prior(prior: Any, order: Order, d: int) -> dict[str, Any]:
     given = dict(prior) if isinstance(prior, dict) else {}
     least = d - 1 if order in (Order.full, Order.pooled) else 0
     for name, above in (("shrinkage", 0), ("dof", least)):
-        if name in given and not above < float(given[name]) < np.inf:
+        if name in given and not shaped(f"prior's {name}", given[name], ()) > above:
             raise InputError(f"prior has {name}={given[name]!r}, which must be a finite number above {above}")
     if "mean" in given:
         given["mean"] = shaped("prior's mean", given["mean"], (d,))
@@ -42,6 +42,12 @@ def given_prior(prior: Any, order: Order, d: int) -> dict[str, Any]:
         scale = np.full(d, given["scale"]) if one_for_all else given["scale"]
         given["scale"] = positive("prior's scale", scale, order, d)
     return given
+
+
+def needs_covariance(prior: Any, order: Order) -> bool:
+    """Whether the covariance of all rows must be known, which takes a pass."""
+    given = isinstance(prior, dict) and "scale" in prior
+    return prior is not None and not given and order in (Order.full, Order.pooled)
 
 
 def conjugate(prior: Any, structure: Structure, k: int, fit: Fit, summary: Summary, frame: Frame) -> Conjugate:

@@ -77,7 +77,10 @@ def smoothing(summary: Summary, reg_covar: float | None, structure: Structure) -
 
 def shaped(name: str, given: Any, shape: tuple[int, ...]) -> Array:
     """Finite numbers of this shape."""
-    values = np.asarray(given, dtype=np.float64)
+    try:
+        values = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}={given!r} holds what is no number; {shape} numbers are needed") from error
     if values.shape != shape:
         raise InputError(f"{name} has shape {values.shape}, but {shape} is needed")
     if not np.isfinite(values).all():
