@@ -19,6 +19,7 @@ DTYPES = ("float32", "float64")
 # daskmix computes chunks of up to 4 MiB two or more at a time, and then not all threads have work.
 LEAST_CHUNK = 4.25 * 2**20
 LARGEST = 256 << 20  # bytes of rows
+MANY = 16  # clusters
 FEWER = 1  # measurement of a mixture of which nothing is required
 
 SLOWEST, MOSTLY = 1.05, 0.85  # K-means: no cell takes more of scikit-learn's time, half of the cells no more than this
@@ -110,7 +111,9 @@ def measure(case: Case, limit: float, settings: Settings) -> Cell:
     with tasks_on(settings.threads):
         _, own = fit_seconds(partial(contenders[0].fit, SHORT))
     sizing = SIZING[case.method]
-    iterations = {c.name: sizing.own if c.name == OWN else sizing.iterations for c in contenders}
+    # Few clusters may come to rest before many iterations are done.
+    own_iterations = sizing.own if case.k >= MANY else sizing.iterations
+    iterations = {c.name: own_iterations if c.name == OWN else sizing.iterations for c in contenders}
     timed = {c.name: partial(iteration_seconds, c, iterations[c.name], settings.threads) for c in contenders}
     turns = by_turns(timed, repeats_of(case, settings))
     return Cell(case, turns, limit, iterations_of(own)[-1]["path"])
