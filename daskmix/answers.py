@@ -25,7 +25,7 @@ class RowFunction:
     """Something that is computed for each row on its own."""
 
     name: str
-    of_rows: Callable[[Array], Array]  # (n, d) -> (n,) or (n, width)
+    of_rows: Callable[[Array, bool], Array]  # (n, d), and whether they may have gaps -> (n,) or (n, width)
     dtype: np.dtype
     fill: float  # for rows that were left out
     missing: Missing
@@ -44,7 +44,7 @@ class RowFunction:
         out = np.empty((len(x),) if self.width is None else (len(x), self.width), dtype=self.dtype)
         with one_blas_thread():
             for tile in block.tiles(max(1024, WORKING_BYTES // self.row_bytes)):
-                out[tile.first : tile.first + len(tile.x)] = to_host(self.of_rows(tile.x))
+                out[tile.first : tile.first + len(tile.x)] = to_host(self.of_rows(tile.x, tile.gaps))
         if block.missing:
             out[to_host(block.w == 0)] = self.fill
         return out

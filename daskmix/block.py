@@ -20,7 +20,9 @@ class Missing(Enum):
 
     refuse = "raise"
     drop = "drop"
+    observe = "em"  # what is there of a row counts; rows of which nothing is there are left out
     trust = "trust"  # an earlier pass has seen that there are none
+    gaps = "gaps"  # the same of rows of which nothing is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,14 @@ def table(start: int, rows: int, total: int) -> Place:
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows, clean: every value is finite, every weight is finite and not negative."""
+    """Some rows, clean: every value is finite, or missing where there are gaps, every weight finite, not negative."""
 
     x: Array  # (n, d)
     w: Array | None  # (n,), None where every row counts once
     place: Place
     first: int = 0  # of these rows, within the place
     missing: int = 0  # rows left out; their values and weights are zero
+    gaps: bool = False  # whether values of the other rows may be NaN, but not all of a row
 
     @property
     def index(self) -> Array:
@@ -92,7 +95,7 @@ class Block:
         for a in range(0, len(self.x), rows):
             b = a + rows
             w = None if self.w is None else self.w[a:b]
-            yield Block(self.x[a:b], w, self.place, self.first + a, missing)
+            yield Block(self.x[a:b], w, self.place, self.first + a, missing, self.gaps)
             missing = 0  # counted once, with the first tile
 
 
@@ -151,17 +154,22 @@ def clean(x: Array, w: Array | None, place: Place, number: int, missing: Missing
     # A sum is finite only if all terms are; the other way round, a false alarm costs one closer look.
     if missing is Missing.trust or to_host(xp.isfinite(x.sum())):
         return Block(x, w, place)
-    holds_nan = xp.isnan(x).any(axis=1)
-    infinite = xp.isinf(x).any(axis=1)
+    if missing is Missing.gaps:
+        return Block(x, w, place, gaps=True)
+    absent, infinite = xp.isnan(x), xp.isinf(x).any(axis=1)
     if to_host(infinite.any()):
         where = _describe(place, _first(infinite), number)
         raise InputError(f"{where} holds infinity (inf); leave out or replace such values first")
-    if not to_host(holds_nan.any()):
+    partial = absent.any(axis=1)
+    if not to_host(partial.any()):
         return Block(x, w, place)
     if missing is Missing.refuse:
-        where = _describe(place, _first(holds_nan), number)
+        where = _describe(place, _first(partial), number)
         raise InputError(f'{where} holds NaN; pass missing="drop" to leave such rows out')
-    # Zero, not NaN: NaN * 0 would spoil the sums.
-    x = xp.where(holds_nan[:, None], x.dtype.type(0), x)
-    w = xp.where(holds_nan, 0.0, 1.0 if w is None else w)
-    return Block(x, w, place, missing=int(to_host(holds_nan.sum())))
+    out = absent.all(axis=1) if missing is Missing.observe else partial
+    left, gaps = int(to_host(out.sum())), bool(to_host((partial & ~out).any()))
+    if left:
+        # Zero, not NaN: NaN * 0 would spoil the sums.
+        x = xp.where(out[:, None], x.dtype.type(0), x)
+        w = xp.where(out, 0.0, 1.0 if w is None else w)
+    return Block(x, w, place, missing=left, gaps=gaps)

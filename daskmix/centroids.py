@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from daskmix.arrays import alongside, namespace, to_host
+from daskmix.arrays import namespace, to_host
 from daskmix.block import Array, Block
 from daskmix.kernels import Assigned, Features, Frame, Kernels
-from daskmix.kernels.reference import enter
+from daskmix.kernels.reference import enter, squares_observed
 from daskmix.reduction import FEW_BYTES, Linear, Reduction, Remembers, Sums
+
+ROUNDING = 1e-12  # of a mass
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,10 @@ class Centroids:
         return Centroids(coordinates.reshape(self.centres.shape))
 
     def learn(self, sums: Assignment) -> Centroids:
-        """Every centre at the mean of its rows; one without rows stays where it is."""
-        has_rows = sums.mass > 0
-        mass = np.where(has_rows, sums.mass, 1.0)[:, None]
-        return Centroids(np.where(has_rows[:, None], sums.first / mass, self.centres))
+        """Every centre at the mean of its rows, of each feature at that of those that have it; else where it is."""
+        seen = sums.mass[:, None] - sums.absent
+        has_rows = seen > ROUNDING * sums.mass[:, None]
+        return Centroids(np.where(has_rows, sums.first / np.where(has_rows, seen, 1.0), self.centres))
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Assignment(Sums):
     cost: float  # sum of w * |x - c|^2
     farthest: Farthest
     spared: int = 0  # distances that were not computed
+    absent: Array | float = 0.0  # (k, d) mass of the rows that lack the feature; 0 where none may
 
     def relocated(self) -> tuple[Assignment, tuple[int, ...]]:
         """Each empty cluster is given one of the farthest rows, which leaves its own; and which clusters those are.
@@ -89,13 +92,16 @@ class Assignment(Sums):
         """
         rows = [i for i in range(len(self.farthest.distance)) if self.farthest.distance[i] > 0]
         moves = list(zip(np.flatnonzero(self.mass == 0), rows, strict=False))
-        mass, first, far = self.mass.copy(), self.first.copy(), self.farthest
+        if not moves:
+            return self, ()
+        mass, first, absent, far = self.mass.copy(), self.first.copy(), self.absent + 0 * self.first, self.farthest
         for empty, row in moves:
-            from_cluster, weight = far.cluster[row], far.weight[row]
-            first[from_cluster] -= weight * far.x[row]
-            mass[from_cluster] -= weight
-            first[empty], mass[empty] = weight * far.x[row], weight
-        return replace(self, mass=mass, first=first), tuple(int(empty) for empty, _ in moves)
+            from_cluster, weight, lacking = far.cluster[row], far.weight[row], np.isnan(far.x[row])
+            own = weight * np.where(lacking, 0.0, far.x[row])
+            for sums, values in ((first, own), (mass, weight), (absent, weight * lacking)):
+                sums[from_cluster] -= values
+                sums[empty] = values
+        return replace(self, mass=mass, first=first, absent=absent), tuple(int(empty) for empty, _ in moves)
 
 
 @dataclass(frozen=True)
@@ -123,8 +129,7 @@ class Separate(Reduction[Separation]):
 
     def map(self, block: Block, ops: Kernels) -> Separation:
         xp = namespace(block.x)
-        y, c = enter(block.x, self.frame).astype(np.float64), alongside(self.centroids.centres, block.x)
-        squares = xp.stack([((y - own) ** 2).sum(axis=1) for own in c], axis=1)  # expanded, it would cancel
+        squares = squares_observed(enter(block.x, self.frame), self.centroids.centres)
         two = xp.sqrt(xp.partition(squares, 1, axis=1)[:, :2])
         own = (squares.argmin(axis=1)[:, None] == xp.arange(self.centroids.k)).astype(np.float64)
         own *= block.weights()[:, None]
@@ -155,16 +160,20 @@ class Assign(Linear[Assignment], Remembers[Assignment]):
 
     @classmethod
     def map_all(cls, questions: Sequence[Assign], block: Block, ops: Kernels) -> list[Assignment]:
-        centres = [question.centroids.centres for question in questions]
+        frame, centres = questions[0].frame, [question.centroids.centres for question in questions]
         far = [question.relocatable for question in questions]
-        found = ops.assign(block.x, block.w, questions[0].frame, centres, far)
+        if block.gaps:
+            each = zip(centres, far, strict=True)
+            found = [ops.assign_observed(block.x, block.w, frame, c, m) for c, m in each]
+        else:
+            found = ops.assign(block.x, block.w, frame, centres, far)
         return [question._answer(block, own) for question, own in zip(questions, found, strict=True)]
 
     def map(self, block: Block, ops: Kernels) -> Assignment:
         return self.map_with(block, ops, {})[0]
 
     def map_with(self, block: Block, ops: Kernels, memos: Mapping[str, Any]) -> tuple[Assignment, dict[str, Any]]:
-        if not self.memo:
+        if not self.memo or block.gaps:
             return super().map(block, ops), {}
         found, memo, spared = ops.assign_again(
             block.x, block.w, self.frame, self.centroids.centres, self.relocatable, memos.get(self.memo)
@@ -184,7 +193,7 @@ class Assign(Linear[Assignment], Remembers[Assignment]):
             w,
             self.frame.enter(x.astype(np.float64)),
         )
-        return Assignment(found.mass, found.first, found.cost, farthest)
+        return Assignment(found.mass, found.first, found.cost, farthest, absent=found.absent)
 
     def own_bytes(self, ops: Kernels) -> int:
         return 0 if ops.in_tiles else 8 * self.centroids.k

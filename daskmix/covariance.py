@@ -14,8 +14,6 @@ from daskmix.block import Array
 from daskmix.errors import CollapsedComponentError
 from daskmix.kernels import Centred, Order, Product, upper_triangle
 
-LOG_2PI = float(np.log(2 * np.pi))
-
 
 @dataclass(frozen=True)
 class Covariance(ABC):

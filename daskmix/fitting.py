@@ -51,6 +51,7 @@ class Fit:
     history: list[dict[str, Any]] = field(default_factory=list)
     sample_read: Tally = NOTHING_READ  # since the last pass
     sampling_seconds: float = 0.0  # that this took
+    mean: Any = None  # of all rows, once they were surveyed
     covariance: Any = None  # of all rows, once it was asked for
     samples: dict[tuple[int, int], Rows] = field(default_factory=dict)  # parts of samples, shared by models
 
@@ -89,8 +90,12 @@ class Fit:
         if len(sample) < min(size, summary.rows):
             # More rows were left out, or weigh nothing, than the draw allowed for.
             sample = self.ask(draw(summary.rows), "sample")
+        if (summary.seen == 0).any():
+            feature = int(summary.seen.argmin())
+            raise InputError(f"feature {feature} is missing in every row that counts; leave it out")
+        self.mean = summary.mean
         if summary.missing == 0:
-            self.rows = replace(self.rows, missing=Missing.trust)
+            self.rows = replace(self.rows, missing=Missing.gaps if summary.gaps else Missing.trust)
         return summary, sample
 
     def _enough(self, rows: int | None, k: int) -> None:
@@ -199,5 +204,6 @@ def _pruned(states: Sequence[Any], rows: int) -> float:
 
 def sampled(sample: Sample, x: Array | None = None) -> Rows:
     """The sample as rows, perhaps with other values."""
-    weights = None if (sample.w == 1).all() else sample.w
-    return from_memory([sample.x if x is None else x], 1, weights, Missing.trust, SAMPLE_TASK)
+    weights, x = None if (sample.w == 1).all() else sample.w, sample.x if x is None else x
+    missing = Missing.gaps if np.isnan(x).any() else Missing.trust
+    return from_memory([x], 1, weights, missing, SAMPLE_TASK)

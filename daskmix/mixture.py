@@ -10,11 +10,11 @@ from itertools import combinations
 
 import numpy as np
 
-from daskmix.arrays import namespace, to_host
+from daskmix.arrays import alongside, namespace, to_host
 from daskmix.block import Array, Block
-from daskmix.covariance import LOG_2PI, Covariance
+from daskmix.covariance import Covariance
 from daskmix.errors import CollapsedComponentWarning
-from daskmix.kernels import Densities, Explained, Features, Frame, Kernels, Order, joined
+from daskmix.kernels import LOG_2PI, Densities, Explained, Features, Frame, Kernels, Observed, Order, Product, joined
 from daskmix.kernels.reference import enter, moments
 from daskmix.reduction import FEW_BYTES, Linear, Reduction, Sums
 from daskmix.sampling import uniform
@@ -114,11 +114,41 @@ class Mixture:
             return self.covariance.centred(self.means, constants)
         return self.covariance.product(self.means, constants, np.dtype(path))
 
+    def densities_observed(self, path: str, floor: Array, log_scale: Array) -> Densities:
+        """The same for rows with gaps, of which each feature has a scale of its own: (d,)."""
+        order = self.structure.order
+        if path == "centred" or order in (Order.full, Order.pooled):
+            return self.observed(floor, log_scale)
+        precisions = self.covariance.dense_precision_diagonal(*self.shape)
+        there = log_scale + 0.5 * (np.log(precisions) - LOG_2PI - precisions * (floor + self.means**2))
+        quadratic = -0.5 * (precisions[:, :1] if order is Order.trace else precisions)
+        theta = np.column_stack([precisions * self.means, quadratic, there, self._log_weights()])
+        return Product(order, theta.astype(path), observed=True)
+
+    def observed(self, floor: Array, log_scale: Array) -> Observed:
+        """The safe way to them."""
+        covariances = np.array(self.covariance.dense(*self.shape))
+        return Observed(self.structure.order, self.means, covariances, self._log_weights(), floor, log_scale)
+
+    def _log_weights(self) -> Array:
+        return np.log(np.maximum(self.weights, TINY))
+
+    def completed(self, found: Explained, floor: Array) -> Explained:
+        """With what is to be expected of values that are missing, and do not depend on those that are there."""
+        if found.seen is None:
+            return found
+        lacking = np.maximum(found.mass[:, None] - found.seen, 0.0)
+        # Estimating smooths all rows, and these variances are smoothed already.
+        variances = 1.0 / self.covariance.dense_precision_diagonal(*self.shape) - floor
+        more = lacking * (self.means**2 + variances)
+        second = found.second + (more.sum(axis=1) if self.structure.order is Order.trace else more)
+        return found._replace(first=found.first + lacking * self.means, second=second, seen=None)
+
     def _constants(self, floor: Array, log_scale: float) -> Array:
         """log p(mean_k, k): (k,)."""
         k, d = self.shape
         constants = (
-            np.log(np.maximum(self.weights, TINY))
+            self._log_weights()
             + self.covariance.log_det_factors(d)
             - 0.5 * d * LOG_2PI
             - self.covariance.smoothed(floor, k, d)
@@ -211,12 +241,12 @@ class Mixture:
         covariance, (_, d) = self.covariance, self.shape
         distance = (covariance.whitened(truth.means - self.means) ** 2).sum(axis=1)
         misfit = covariance.misfit(truth.covariance.values, d) + distance
-        logs = np.log(np.maximum(self.weights, TINY)) + covariance.log_det_factors(d)
+        logs = self._log_weights() + covariance.log_det_factors(d)
         return float(truth.weights @ (logs - 0.5 * misfit))
 
     def coordinates(self) -> Array:
         """Numbers without bounds: log weights about their mean, means, coordinates of the covariances; (p,)."""
-        logs = np.log(np.maximum(self.weights, TINY))
+        logs = self._log_weights()
         return np.concatenate([logs - logs.mean(), self.means.ravel(), self.covariance.coordinates().ravel()])
 
     def at(self, coordinates: Array) -> Mixture:
@@ -443,10 +473,16 @@ class Explain(Linear[Moments]):
     floor: Array  # (d,) smoothing of the squared features, in the frame
     sharing: Sharing = SOFT
 
+    # All chunks that a process computes on share the question.
     @cached_property
     def _densities(self) -> Densities:
-        # All chunks that a process computes on share the question.
-        densities = self.mixture.densities(self.path, self.floor, float(np.log(self.frame.scale).sum()))
+        return self._heated(self.mixture.densities(self.path, self.floor, float(np.log(self.frame.scale).sum())))
+
+    @cached_property
+    def _densities_observed(self) -> Densities:
+        return self._heated(self.mixture.densities_observed(self.path, self.floor, np.log(self.frame.scale)))
+
+    def _heated(self, densities: Densities) -> Densities:
         temperature = self.sharing.temperature
         return densities if temperature == 1.0 else densities.heated(temperature)
 
@@ -465,13 +501,20 @@ class Explain(Linear[Moments]):
 
     @classmethod
     def map_all(cls, questions: Sequence[Explain], block: Block, ops: Kernels) -> list[Moments]:
-        densities = joined([question._densities for question in questions])
-        found = ops.explain(block.x, block.w, questions[0].frame, densities, questions[0].sharing.pick(block))
-        return [question._told(own) for question, own in zip(questions, found, strict=True)]
+        asked = [question._densities_observed if block.gaps else question._densities for question in questions]
+        frame, pick = questions[0].frame, questions[0].sharing.pick(block)
+        found = [own for model in joined(asked) for own in ops.explain(block.x, block.w, frame, model, pick)]
+        each = zip(questions, found, asked, strict=True)
+        return [question._told(own, isinstance(model, Product)) for question, own, model in each]
 
-    def _told(self, found: Explained) -> Moments:
+    def _told(self, found: Explained, by_product: bool) -> Moments:
         score = self.sharing.temperature * found.score + (found.certainty if self.sharing.hard else 0.0)
-        return Moments(found.mass, found.first, found.second, score, found.certainty, self._origin())
+        mass, first, second, *_ = self.mixture.completed(found, self.floor)
+        origin = Origin(None if by_product else self.mixture.means)
+        sums = Moments(mass, first, second, score, found.certainty, origin)
+        # Rows with gaps may go another way than those without.
+        same = by_product == (self.path != "centred")
+        return sums if same else _about(self.mixture.structure.order, sums, self._origin())
 
     def own_bytes(self, ops: Kernels) -> int:
         return 0 if ops.in_tiles else 16 * self.mixture.shape[0]
@@ -496,18 +539,21 @@ class Learn(Reduction[Moments]):
     order: Order
     frame: Frame
     labelled: bool
+    mean: Array  # (d,) in the frame, for values that are missing: the first E-step will know better
 
     def zero(self) -> Moments:
         return _no_moments(self.k, len(self.frame.shift), self.order, Origin())
 
     def map(self, block: Block, ops: Kernels) -> Moments:
         d = len(self.frame.shift)
-        x, share = block.x[:, :d], block.x[:, d:].astype(np.float64)
+        y, share = enter(block.x[:, :d], self.frame), block.x[:, d:].astype(np.float64)
+        if block.gaps:
+            y = namespace(y).where(namespace(y).isnan(y), alongside(self.mean.astype(y.dtype), y), y)
         if self.labelled:
             share = (share == namespace(share).arange(self.k)).astype(np.float64)
         if block.w is not None:
             share *= block.w[:, None]
-        mass, first, second = map(to_host, moments(enter(x, self.frame), share, self.order))
+        mass, first, second = map(to_host, moments(y, share, self.order))
         return Moments(mass, first, second, 0.0, 0.0, origin=Origin())
 
     def row_bytes(self, ops: Kernels) -> int:

@@ -133,7 +133,7 @@ def plan(
     if isinstance(face, GaussianMixture):
         before += needs_covariance(face.prior, face._structure().order)
     # The sample is drawn again where most rows turn out to be missing, or to weigh nothing.
-    most = face.max_iter + 2 + before + (face.missing == "drop" or sample_weight is not None)
+    most = face.max_iter + 2 + before + (face.missing != "raise" or sample_weight is not None)
     if face.max_passes is not None:
         most = min(most, face.max_passes)
     usual = min(most, before + (TEXTBOOK if accelerated is False else ACCELERATED))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,17 @@ def _scramble(z: Array) -> Array:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+def completed(x: Array, w: Array) -> Array:
+    """Rows with the mean of the others where a value is missing, (n, d) in float64: enough for a start."""
+    x = x.astype(np.float64)
+    there = ~np.isnan(x)
+    if there.all():
+        return x
+    weight = there * w[:, None]
+    total = np.where(there, weight * x, 0.0).sum(axis=0)
+    return np.where(there, x, total / np.maximum(weight.sum(axis=0), np.finfo(np.float64).tiny))
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,8 @@ class FarSample(Reduction[Sample]):
         return _no_sample(self.centres.shape[1], self.dtype)
 
     def map(self, block: Block, ops: Kernels) -> Sample:
-        chance = ops.distance(block.x, self.frame, self.centres) * block.weights()
+        distance = ops.distance_observed if block.gaps else ops.distance
+        chance = distance(block.x, self.frame, self.centres) * block.weights()
         with np.errstate(divide="ignore"):
             rank = -namespace(chance).log(uniform(self.seed, block.index)) / chance
         return _chosen(block, rank, chance > 0, self.size)
@@ -148,8 +160,10 @@ class Summary(Sums):
     """Count, weight and first two moments of every feature, with moments merged stably."""
 
     rows: int  # rows that count: present, and of positive weight
-    missing: int
+    missing: int  # rows that were left out
+    gaps: int  # rows that count, of which some values are missing
     mass: float
+    seen: Array  # (d,) mass of the rows that have the feature; what follows is of these
     mean: Array  # (d,)
     scatter: Array  # (d,) sum of w * (x - mean)^2
     low: Array  # (d,)
@@ -158,22 +172,24 @@ class Summary(Sums):
     @property
     def variance(self) -> Array:
         """(d,)"""
-        return self.scatter / self.mass
+        return self.scatter / self.seen
 
     def __add__(self, other: Summary) -> Summary:
+        missing = self.missing + other.missing
         if self.mass == 0 or other.mass == 0:
-            kept = self if other.mass == 0 else other
-            missing = self.missing + other.missing
-            return Summary(kept.rows, missing, kept.mass, kept.mean, kept.scatter, kept.low, kept.high)
+            return replace(self if other.mass == 0 else other, missing=missing)
         # Chan, Golub & LeVeque 1979.
-        mass = self.mass + other.mass
+        seen = self.seen + other.seen
+        some = np.where(seen > 0, seen, 1.0)
         delta = other.mean - self.mean
         return Summary(
             self.rows + other.rows,
-            self.missing + other.missing,
-            mass,
-            self.mean + delta * (other.mass / mass),
-            self.scatter + other.scatter + delta**2 * (self.mass * other.mass / mass),
+            missing,
+            self.gaps + other.gaps,
+            self.mass + other.mass,
+            seen,
+            self.mean + delta * (other.seen / some),
+            self.scatter + other.scatter + delta**2 * (self.seen * other.seen / some),
             np.minimum(self.low, other.low),
             np.maximum(self.high, other.high),
         )
@@ -187,25 +203,47 @@ class Summarise(Reduction[Summary]):
 
     def zero(self) -> Summary:
         nothing = np.zeros(self.d)
-        return Summary(0, 0, 0.0, nothing, nothing, nothing + np.inf, nothing - np.inf)
+        return Summary(0, 0, 0, 0.0, nothing, nothing, nothing, nothing + np.inf, nothing - np.inf)
 
     def map(self, block: Block, ops: Kernels) -> Summary:
         x = block.x if block.w is None else block.x[block.w > 0]
         w = block.w if block.w is None else block.w[block.w > 0]
         if len(x) == 0:
-            zero = self.zero()
-            return Summary(0, block.missing, 0.0, zero.mean, zero.scatter, zero.low, zero.high)
+            return replace(self.zero(), missing=block.missing)
         xp = namespace(x)
         mass = xp.asarray(float(len(x))) if w is None else w.sum()
-        # About a row of the block, in float64: an offset costs no digits.
-        pivot = x[0].astype(np.float64)
-        away = x - pivot
-        shift = away.mean(axis=0) if w is None else w @ away / mass
-        square = xp.einsum("nd,nd->d", away, away) if w is None else xp.einsum("n,nd,nd->d", w, away, away)
-        scatter = xp.maximum(square - mass * shift**2, 0.0)
-        found = mass, pivot + shift, scatter, x.min(axis=0), x.max(axis=0)
-        total, mean, scatter, low, high = map(to_host, found)
-        return Summary(len(x), block.missing, float(total), mean, scatter, low, high)
+        gaps = xp.isnan(x).any(axis=1).sum() if block.gaps else xp.asarray(0)
+        found = mass, gaps, *(_of_observed if block.gaps else _of_complete)(x, w, mass)
+        total, partial, *moments = map(to_host, found)
+        return Summary(len(x), block.missing, int(partial), float(total), *moments)
 
     def row_bytes(self, ops: Kernels) -> int:
         return 24 * self.d
+
+
+def _of_complete(x: Array, w: Array | None, mass: Array) -> tuple[Array, ...]:
+    """Mass, mean, scatter, least and largest value of each feature, each (d,)."""
+    xp = namespace(x)
+    # About a row of the block, in float64: an offset costs no digits.
+    pivot = x[0].astype(np.float64)
+    away = x - pivot
+    shift = away.mean(axis=0) if w is None else w @ away / mass
+    square = xp.einsum("nd,nd->d", away, away) if w is None else xp.einsum("n,nd,nd->d", w, away, away)
+    scatter = xp.maximum(square - mass * shift**2, 0.0)
+    return xp.ones(x.shape[1]) * mass, pivot + shift, scatter, x.min(axis=0), x.max(axis=0)
+
+
+def _of_observed(x: Array, w: Array | None, mass: Array) -> tuple[Array, ...]:
+    """The same of the values that are there."""
+    xp = namespace(x)
+    there = ~xp.isnan(x)
+    # The first value of each feature; where there is none, any number will do.
+    pivot = x[there.argmax(axis=0), xp.arange(x.shape[1])].astype(np.float64)
+    pivot = xp.where(xp.isnan(pivot), 0.0, pivot)
+    away = xp.where(there, x - pivot, 0.0)
+    weight = there.astype(np.float64) if w is None else there * w[:, None]
+    seen = weight.sum(axis=0)
+    shift = (weight * away).sum(axis=0) / xp.where(seen > 0, seen, 1.0)
+    scatter = xp.maximum((weight * away * away).sum(axis=0) - seen * shift**2, 0.0)
+    low, high = xp.where(there, x, np.inf).min(axis=0), xp.where(there, x, -np.inf).max(axis=0)
+    return seen, pivot + shift, scatter, low, high

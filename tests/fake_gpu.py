@@ -16,7 +16,7 @@ FUNCTIONS = (
     "arange", "argsort", "concatenate", "einsum", "empty", "exp", "flatnonzero", "isfinite", "isinf", "isnan", "log",
     "maximum", "ones", "sort", "sqrt", "triu_indices", "where",
 )  # fmt: skip
-METHODS = ("all", "any", "argmax", "astype", "max", "mean", "min", "ravel", "reshape", "sum")
+METHODS = ("all", "any", "argmax", "argmin", "astype", "max", "mean", "min", "ravel", "reshape", "sum")
 OPERATORS = (
     "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "rshift", "lshift",
 )  # fmt: skip

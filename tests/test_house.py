@@ -13,17 +13,17 @@ HOUSE = Path(daskmix.__file__).parent
 
 # Each module may import those that stand before it.
 ORDER = [
-    "errors", "arrays", "block", "reduction", "kernels", "kernels.reference", "kernels.elementary", "kernels.jit",
-    "kernels.registers", "kernels.tiles", "kernels.assigning", "kernels.pruned", "kernels.explaining",
-    "kernels.compiled", "device", "sampling", "covariance", "structures", "centroids", "mixture", "variational",
-    "criteria", "algorithms", "algorithms.base", "algorithms.seeding", "algorithms.lloyd", "algorithms.em",
-    "algorithms.stochastic", "algorithms.variational", "algorithms.acceleration", "algorithms.racing", "passes",
-    "rows", "sources", "sources.dask", "sources.labelled", "sources.zarr", "engines", "engines.keep",
-    "engines.local", "engines.dask", "hooks", "answers", "fitting", "race", "store", "estimators.base",
-    "estimators.kmeans", "estimators.mixture_start", "estimators.mixture_prior", "estimators.mixture_base",
-    "estimators.gaussian_mixture", "estimators.bayesian_mixture", "estimators", "plot", "selection", "planning",
-    "demo", "cli.failures", "cli.options", "cli.text", "cli.places", "cli.fit", "cli.select", "cli.plan",
-    "cli.predict", "cli.inspect", "cli.demo", "cli", "cli.__main__", "testing",
+    "errors", "arrays", "block", "reduction", "kernels", "kernels.gaps", "kernels.reference", "kernels.elementary",
+    "kernels.jit", "kernels.registers", "kernels.tiles", "kernels.assigning", "kernels.pruned", "kernels.explaining",
+    "kernels.observing", "kernels.compiled", "device", "sampling", "covariance", "structures", "centroids", "mixture",
+    "variational", "criteria", "algorithms", "algorithms.base", "algorithms.seeding", "algorithms.lloyd",
+    "algorithms.em", "algorithms.stochastic", "algorithms.variational", "algorithms.acceleration",
+    "algorithms.racing", "passes", "rows", "sources", "sources.dask", "sources.labelled", "sources.zarr", "engines",
+    "engines.keep", "engines.local", "engines.dask", "hooks", "answers", "fitting", "race", "store",
+    "estimators.base", "estimators.kmeans", "estimators.mixture_start", "estimators.mixture_prior",
+    "estimators.mixture_base", "estimators.gaussian_mixture", "estimators.bayesian_mixture", "estimators", "plot",
+    "selection", "planning", "demo", "cli.failures", "cli.options", "cli.text", "cli.places", "cli.fit", "cli.select",
+    "cli.plan", "cli.predict", "cli.inspect", "cli.demo", "cli", "cli.__main__", "testing",
 ]  # fmt: skip
 ABOVE_ROWS = ORDER[: ORDER.index("rows")]
 NOT_ABOVE_ROWS = {"dask", "distributed", "zarr", "xarray", "sklearn", "pandas", "matplotlib"}

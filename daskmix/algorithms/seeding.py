@@ -11,7 +11,7 @@ from daskmix.block import Array
 from daskmix.centroids import Assign, Centroids
 from daskmix.kernels import Frame
 from daskmix.reduction import Reduction
-from daskmix.sampling import FarSample, Sample
+from daskmix.sampling import FarSample, Sample, completed
 
 DRAW_ROWS = 1 << 16  # distances are computed for so many rows at a time
 
@@ -22,12 +22,15 @@ def random_rows(x: Array, w: Array, k: int, rng: np.random.Generator) -> Array:
 
 
 def plus_plus(x: Array, w: Array, k: int, rng: np.random.Generator) -> Array:
-    """Greedy k-means++ (Arthur & Vassilvitskii 2007, section 6: the best of 2 + log k draws): (k, d)."""
+    """Greedy k-means++ (Arthur & Vassilvitskii 2007, section 6: the best of 2 + log k draws): (k, d).
+
+    Rows with gaps are as far apart as the features suggest that both have, and get the mean in their gaps.
+    """
     trials = 2 + int(np.log(k))
-    squares = (x * x).sum(axis=1)
+    distance = _PartialDistance.of(x) if np.isnan(x).any() else _Distance(x, (x * x).sum(axis=1))
     chosen = np.empty(k, dtype=np.int64)
     chosen[0] = rng.choice(len(x), p=w / w.sum())
-    closest = _squared_distance(x, squares, chosen[:1])[:, 0]
+    closest = distance.to(chosen[:1])[:, 0]
     for j in range(1, k):
         cumulative = np.cumsum(closest * w)
         if cumulative[-1] > 0:
@@ -35,21 +38,50 @@ def plus_plus(x: Array, w: Array, k: int, rng: np.random.Generator) -> Array:
         else:  # every row stands on a centre already
             draws = rng.integers(len(x), size=trials)
         draws = np.minimum(draws, len(x) - 1)
-        candidate = np.minimum(closest[:, None], _squared_distance(x, squares, draws))
+        candidate = np.minimum(closest[:, None], distance.to(draws))
         best = int(np.argmin(w @ candidate))
         chosen[j], closest = draws[best], candidate[:, best]
-    return x[chosen]
+    return completed(x, w)[chosen]
 
 
-def _squared_distance(x: Array, squares: Array, rows: Array) -> Array:
-    """|x - x[row]|^2: (n, len(rows)). A row's distance to itself, or to its double, is zero by definition."""
-    out = np.empty((len(x), len(rows)))
-    for a in range(0, len(x), DRAW_ROWS):
-        part = slice(a, a + DRAW_ROWS)
-        out[part] = squares[part, None] - 2 * (x[part] @ x[rows].T) + squares[rows]
-    # What rounding leaves of a distance is not one.
-    out[out < 1e-14 * (squares[:, None] + squares[rows])] = 0.0
-    return out
+@dataclass(frozen=True)
+class _Distance:
+    x: Array  # (n, d)
+    squares: Array  # (n,) |x|^2
+
+    def to(self, rows: Array) -> Array:
+        """|x - x[row]|^2: (n, len(rows)). A row's distance to itself, or to its double, is zero by definition."""
+        x, squares = self.x, self.squares
+        out = np.empty((len(x), len(rows)))
+        for a in range(0, len(x), DRAW_ROWS):
+            part = slice(a, a + DRAW_ROWS)
+            out[part] = squares[part, None] - 2 * (x[part] @ x[rows].T) + squares[rows]
+        # What rounding leaves of a distance is not one.
+        out[out < 1e-14 * (squares[:, None] + squares[rows])] = 0.0
+        return out
+
+
+@dataclass(frozen=True)
+class _PartialDistance:
+    """The mean over the features that two rows have, times their number (Dixon 1979)."""
+
+    x: Array  # (n, d) zero where missing
+    there: Array  # (n, d) 1 where not
+
+    @staticmethod
+    def of(x: Array) -> _PartialDistance:
+        return _PartialDistance(np.nan_to_num(x), (~np.isnan(x)).astype(np.float64))
+
+    def to(self, rows: Array) -> Array:
+        """|x - x[row]|^2: (n, len(rows)); of rows that have no feature in common, zero."""
+        x, there = self.x[rows], self.there[rows]
+        out = np.empty((len(self.x), len(rows)))
+        for a in range(0, len(self.x), DRAW_ROWS):
+            own, has = self.x[a : a + DRAW_ROWS], self.there[a : a + DRAW_ROWS]
+            squares = (own * own) @ there.T - 2 * (own @ x.T) + has @ (x * x).T
+            both = has @ there.T
+            out[a : a + DRAW_ROWS] = np.maximum(squares, 0.0) * (x.shape[1] / np.maximum(both, 1.0))
+        return out
 
 
 @dataclass(frozen=True)
@@ -83,7 +115,7 @@ class ParallelSeeding(Algorithm[ParallelState, object]):
 
     def tell(self, state: ParallelState, answer: object) -> ParallelState:
         if isinstance(answer, Sample):
-            drawn = self.frame.enter(answer.x.astype(np.float64))
+            drawn = self.frame.enter(completed(answer.x, answer.w))
             candidates = Centroids(np.concatenate([state.model.centres, drawn]))
             return replace(state, model=candidates, round=state.round + 1)
         mass = answer.mass  # type: ignore[attr-defined]

@@ -18,6 +18,9 @@ STRUCTURES = (
 )  # fmt: skip
 
 
+MISSING = ("raise", "drop", "em")
+
+
 def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
         ctx.meta[DEBUG] = True
@@ -118,7 +121,7 @@ how_long = _several(
     click.option("--sample-size", type=click.IntRange(min=1), help="Rows of the sample; at most 64 MiB by default."),
     click.option("--max-passes", type=click.IntRange(min=2), help="Most reads of every chunk; no limit by default."),
     click.option("--reg-covar", callback=auto_or_number, metavar="auto|FLOAT", help="Smoothing of a mixture; auto."),
-    click.option("--missing", type=click.Choice(["raise", "drop"]), help="What to do about rows with NaN; raise."),
+    click.option("--missing", type=click.Choice(MISSING), help="What to do about rows with NaN; raise."),
     click.option("--random-state", type=click.IntRange(0, 2**32 - 1), help="Seed, to get the same model again."),
 )  # fmt: skip
 what_to_fit = _several(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from daskmix.cli.options import how_to_run, what_to_read
+from daskmix.cli.options import MISSING, how_to_run, what_to_read
 from daskmix.cli.places import connected, free, opened
 from daskmix.cli.text import print_facts
 from daskmix.errors import InputError
@@ -21,7 +21,7 @@ from daskmix.errors import InputError
 @what_to_read
 @click.option("--probabilities", is_flag=True, help="Write each component's probability too (mixtures).")
 @click.option("--uncertainty", is_flag=True, help="Write one minus the largest probability too (mixtures).")
-@click.option("--missing", type=click.Choice(["raise", "drop"]), help="What to do about rows with NaN; as in the fit.")
+@click.option("--missing", type=click.Choice(MISSING), help="What to do about rows with NaN; as in the fit.")
 @how_to_run
 def predict(
     model_path: str,

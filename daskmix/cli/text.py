@@ -17,7 +17,7 @@ def facts(model: Any) -> dict[str, Any]:
     named = getattr(model, "feature_names_in_", ())
     names = [*map(str, named[:COLUMNS_SHOWN]), *["..."] * (d > COLUMNS_SHOWN)]
     ended = "converged" if model.converged_ else "stopped before it converged"
-    left_out = " (those left out among them)" if model.missing == "drop" else ""
+    left_out = " (those left out among them)" if model.missing != "raise" else ""
     rows = f"{model.history_[0]['rows']:,} rows{left_out} of " if model.history_ else ""
     lines = {
         "model": f"{type(model).__name__}, k = {k}" + (f", {model.covariance_type} covariances" if mixture else ""),

@@ -226,7 +226,7 @@ class _Shelf:
         """The chunk, kept, or None where there is no room (or it lives on a device); and 1 where scratch failed."""
         if not (keep.memory or keep.disk) or not isinstance(block.x, np.ndarray):
             return None, 0
-        x, w = narrowed(block.x, raw.x.dtype), block.w
+        x, w = narrowed(block.x, raw.x.dtype, block.gaps), block.w
         nbytes = x.nbytes + (0 if w is None else w.nbytes)
         like = replace(block, x=np.empty((0, x.shape[1]), block.x.dtype), w=None)
         if keep.memory and self._reserve("memory", nbytes, _memory_limit(keep)):
@@ -302,14 +302,14 @@ class _Shelf:
 _shelf = _Shelf()
 
 
-def narrowed(x: Array, source: np.dtype) -> Array:
+def narrowed(x: Array, source: np.dtype, gaps: bool = False) -> Array:
     """Rows in a smaller type that holds them exactly: whole numbers in their own, float64 as float32 where it can."""
     if source.kind in "iub":
         return x.astype(source)
     if x.dtype == np.float64:
         with np.errstate(over="ignore", under="ignore"):
             small = x.astype(np.float32)
-        if np.array_equal(small, x):
+        if np.array_equal(small, x, equal_nan=gaps):
             return small
     return x
 

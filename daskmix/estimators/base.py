@@ -55,6 +55,7 @@ class Estimator(BaseEstimator):
     verbose: int
     run: Run | None
     gap_estimate_: float
+    _ways_with_missing: tuple[str, ...] = ("raise", "drop", "em")
 
     # --- what a user passes -------------------------------------------------------------------------------------------
 
@@ -78,7 +79,7 @@ class Estimator(BaseEstimator):
 
     def _rows(self, X: Source, weight: Any, sample_dims: Any, reset: bool) -> Rows:
         """Rows of anything that `_opened` returns, checked against the fit's features unless they are new."""
-        missing = Missing(self._option("missing", ("raise", "drop")))
+        missing = Missing(self._option("missing", self._ways_with_missing))
         lazy = X.lazy if isinstance(X, Stored) else X
         if isinstance(lazy, xr.Dataset | xr.DataArray):
             parts = take_apart(lazy, sample_dims)
@@ -184,9 +185,9 @@ class Estimator(BaseEstimator):
         return answers.of_memory(function, self._in_memory(X, reset=False))
 
     def _function(
-        self, name: str, of_rows: Callable[[Array], Array], dtype: Any, fill: float = np.nan, **more: Any
+        self, name: str, of_rows: Callable[[Array, bool], Array], dtype: Any, fill: float = np.nan, **more: Any
     ) -> RowFunction:
-        missing = Missing(self._option("missing", ("raise", "drop")))
+        missing = Missing(self._option("missing", self._ways_with_missing))
         return RowFunction(name, of_rows, np.dtype(dtype), fill, missing, row_bytes=self._row_bytes(), **more)
 
     def _row_bytes(self) -> int:
@@ -289,7 +290,7 @@ class Estimator(BaseEstimator):
             vacant(labels_to)  # before any work is lost
         opened = self._opened(X, variables)
         found = self._rows(opened, weight, sample_dims, reset=history is None)
-        run, gaps = self.run or Run(), weight is not None or found.missing is Missing.drop
+        run, gaps = self.run or Run(), weight is not None or found.missing is not Missing.refuse
         return opened, Fit(found, run.hooks(self.verbose), run.keep(), run.device, gaps, list(history or ()))
 
     def _remember(self, fit: Fit) -> Self:
@@ -356,6 +357,6 @@ class Estimator(BaseEstimator):
 def _for_labelled(function: RowFunction, columns: tuple[int, ...] | None) -> RowFunction:
     """In xarray, rows that were left out are NaN, so labels are floats where rows may be left out."""
     function = replace(function, columns=columns)
-    if function.missing is Missing.drop and function.dtype.kind == "i":
+    if function.missing is not Missing.refuse and function.dtype.kind == "i":
         return replace(function, dtype=np.dtype(np.float32), fill=np.nan)
     return function

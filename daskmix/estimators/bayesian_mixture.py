@@ -122,6 +122,9 @@ class BayesianGaussianMixture(MixtureEstimator):
     2
     """
 
+    # The bound of rows with gaps would need its own expectation of what is missing.
+    _ways_with_missing = ("raise", "drop")
+
     def __init__(
         self,
         n_components: int = 1,

@@ -102,8 +102,12 @@ class GaussianMixture(MixtureEstimator):
         used as the passes are worth; with a number the start is solved on all of them, whatever that costs.
     max_passes : int or None
         Most reads of every chunk, at least 2; when they are spent, the best model so far is the answer.
-    missing : {"raise", "drop"}
-        What to do about rows that hold NaN. Rows left out get the label -2, NaN in xarray.
+    missing : {"raise", "drop", "em"}
+        What to do about rows that hold NaN: refuse them, leave them out, or take what is there. With "em" the
+        likelihood is that of the values that are there, and EM counts the others with what is to be expected of them
+        [8]_: exact where values are missing at random. Where a covariance is not diagonal, rows that lack the same
+        features are computed on together, so a pass takes the longer the more kinds of rows there are. Rows left out,
+        with "em" those of which nothing is there, get the label -2, NaN in xarray.
     warm_start : bool
         Start from the parameters of the last fit.
     random_state : int, RandomState or None
@@ -141,6 +145,7 @@ class GaussianMixture(MixtureEstimator):
     .. [5] Celeux & Diebolt (1985), The SEM algorithm.
     .. [6] Ueda & Nakano (1998), Deterministic annealing EM algorithm.
     .. [7] Fraley & Raftery (2007), Bayesian regularization for normal mixture estimation and model-based clustering.
+    .. [8] Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
 
     Examples
     --------

@@ -27,11 +27,11 @@ from daskmix.estimators.base import Estimator, Source
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
 from daskmix.kernels import Frame, Order
-from daskmix.kernels.reference import enter, nearest
+from daskmix.kernels.reference import enter, nearest, nearest_observed, squares_observed
 from daskmix.mixture import Learn
 from daskmix.race import Raced, Rung, ladder, race
 from daskmix.rows import beside
-from daskmix.sampling import Sample, Summary
+from daskmix.sampling import Sample, Summary, completed
 from daskmix.store import LEFT_OUT, write_rows
 
 if TYPE_CHECKING:
@@ -78,8 +78,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         used as the passes are worth; with a number the start is solved on all of them, whatever that costs.
     max_passes : int or None
         Most reads of every chunk, at least 2; when they are spent, the best model so far is the answer.
-    missing : {"raise", "drop"}
-        What to do about rows that hold NaN. Rows left out get the label -2, NaN in xarray.
+    missing : {"raise", "drop", "em"}
+        What to do about rows that hold NaN: refuse them, leave them out, or take what is there. With "em" distances are
+        those of the features that a row has, and a centre is the mean, feature by feature, of its rows that have it:
+        the objective of k-POD [4]_, the sum of w (x - c)^2 of all values that are there. Rows left out, with "em" those
+        of which nothing is there, get the label -2, NaN in xarray.
     warm_start : bool
         Start from the centres of the last fit.
     random_state : int, RandomState or None
@@ -114,6 +117,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     .. [1] Arthur & Vassilvitskii (2007), k-means++: the advantages of careful seeding.
     .. [2] Bahmani et al. (2012), Scalable k-means++.
     .. [3] Anderson acceleration (Walker & Ni 2011) with the eigenvalues of saddle-free Newton (Dauphin et al. 2014).
+    .. [4] Chi, Chi & Baraniuk (2016), k-POD: a method for k-means clustering of missing data.
 
     Examples
     --------
@@ -245,7 +249,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         with fit:
             found = fit.ask(Assign(Centroids(centres), frame), "batch")
         mass = np.asarray(self.cluster_weights_) + found.mass
-        step = (found.first - found.mass[:, None] * centres) / np.where(mass > 0, mass, 1.0)[:, None]
+        step = (found.first - (found.mass[:, None] - found.absent) * centres) / np.where(mass > 0, mass, 1.0)[:, None]
         self.cluster_centers_, self.cluster_weights_ = frame.leave(centres + step), mass
         self.inertia_ = float(found.cost) / float(frame.scale[0]) ** 2
         self.n_iter_, self.converged_, self.gap_estimate_ = self.n_iter_ + 1, False, np.nan
@@ -323,11 +327,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         """Centres from rows of the sample, or from the user's function."""
         if callable(self.init):
             legacy = np.random.RandomState(rng.integers(2**31))
-            centres = np.asarray(self.init(sample.x, k, random_state=legacy), dtype=np.float64)
+            centres = np.asarray(self.init(completed(sample.x, sample.w), k, random_state=legacy), dtype=np.float64)
             return Centroids(frame.enter(centres))
-        x = frame.enter(sample.x.astype(np.float64))
-        random = isinstance(self.init, str) and self.init in ("random", "k-means||")
-        return Centroids((random_rows if random else plus_plus)(x, sample.w, k, rng))
+        if isinstance(self.init, str) and self.init in ("random", "k-means||"):
+            return Centroids(random_rows(frame.enter(completed(sample.x, sample.w)), sample.w, k, rng))
+        return Centroids(plus_plus(frame.enter(sample.x.astype(np.float64)), sample.w, k, rng))
 
     def _raced(self, starts: int, fit: Fit, lloyd: Lloyd, total: int, sample: Sample) -> list[Raced]:
         """Several starts, the best first, after as much of Lloyd's iteration on the sample as the passes are worth."""
@@ -363,7 +367,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if len(absent):
             raise InputError(f"no row has the label {absent[0]}; labels 0..{k - 1} are needed")
         plain, fit.rows = fit.rows, beside(fit.rows, labels)
-        moments = fit.ask(Learn(k, Order.trace, frame, labelled=True), "labels")
+        moments = fit.ask(Learn(k, Order.trace, frame, True, frame.enter(fit.mean)), "labels")
         fit.rows = plain
         return moments.first / np.where(moments.mass > 0, moments.mass, 1.0)[:, None]
 
@@ -499,7 +503,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.input_tags.allow_nan = self.missing == "drop"
+        tags.input_tags.allow_nan = self.missing != "raise"
         return tags
 
 
@@ -509,12 +513,14 @@ def _frame(centres: Array, dtype: np.dtype) -> Frame:
     return Frame.of(centres.mean(axis=0), np.full(centres.shape[1], spread), dtype)
 
 
-def _labels(centres: Array, x: Array) -> Array:
+def _labels(centres: Array, x: Array, gaps: bool) -> Array:
     frame = _frame(centres, x.dtype)
-    return nearest(enter(x, frame), frame.enter(centres))[0]
+    return (nearest_observed if gaps else nearest)(enter(x, frame), frame.enter(centres))[0]
 
 
-def _distances(centres: Array, x: Array) -> Array:
+def _distances(centres: Array, x: Array, gaps: bool) -> Array:
+    if gaps:
+        return namespace(x).sqrt(squares_observed(x, centres))
     xp, centres = namespace(x), alongside(centres, x)
     out = xp.empty((len(x), len(centres)))
     for j in range(len(centres)):

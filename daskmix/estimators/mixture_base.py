@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from sklearn.base import DensityMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from daskmix.block import Array
+from daskmix.block import Array, Missing
 from daskmix.covariance import Covariance
 from daskmix.device import suited
 from daskmix.errors import InputError
@@ -22,6 +23,7 @@ from daskmix.kernels import Frame, Order, compiled
 from daskmix.kernels.reference import normalise
 from daskmix.mixture import SOFT, Conjugate, Explain, Family, Mixture, Moments, Sharing
 from daskmix.sampling import Summary
+from daskmix.sources.dask import is_dask_frame
 from daskmix.store import LEFT_OUT
 from daskmix.structures import Structure
 
@@ -77,6 +79,25 @@ class MixtureEstimator(DensityMixin, Estimator):
         check_is_fitted(self)
         function = self._function("uncertainty", partial(_uncertainty, self._model()), np.float64)
         return self._answer(X, function, sample_dims, variables)
+
+    def impute(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
+        """Rows with what the mixture expects where a value is missing, given those that are there: (n, d).
+
+        In the type of X and lazy where X is; of a Dataset a DataArray with the dim "feature". Rows of which nothing is
+        there stay NaN. Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
+        """
+        check_is_fitted(self)
+        d, dtype = self.means_.shape[1], np.result_type(getattr(X, "dtype", np.float64), np.float32)
+        function = self._function("imputed", partial(_completed, self._model()), dtype, width=d, over="feature")
+        found = self._answer(X, replace(function, missing=Missing.observe), sample_dims, variables)
+        names = getattr(self, "feature_names_in_", None)
+        if names is None:
+            return found
+        if isinstance(found, xr.DataArray):
+            return found.assign_coords(feature=[str(name) for name in names])
+        if is_dask_frame(found):
+            return found.rename(columns=dict(zip(found.columns, names, strict=True)))
+        return found
 
     def score_samples(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
         """Log density of each row, in units of X: (n,), in the type of X."""
@@ -183,7 +204,7 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.missing == "drop"
+        tags.input_tags.allow_nan = self.missing != "raise"
         return tags
 
 
@@ -197,25 +218,37 @@ def framed(model: Mixture, dtype: np.dtype) -> tuple[Mixture, Frame]:
     return model.rescaled(frame.scale, frame.enter(model.means)), frame
 
 
-def _joint(model: Mixture, x: Array) -> Array:
+def _joint(model: Mixture, x: Array, gaps: bool) -> Array:
     """log p(x, k), in units of X: (n, k)."""
     within, frame = framed(model, x.dtype)
-    log_scale = float(np.log(frame.scale).sum())
-    densities = within.densities(within.path(x.dtype), np.zeros(x.shape[1]), log_scale)
+    path, nothing, log_scale = within.path(x.dtype), np.zeros(x.shape[1]), np.log(frame.scale)
+    if gaps:
+        densities = within.densities_observed(path, nothing, log_scale)
+    else:
+        densities = within.densities(path, nothing, float(log_scale.sum()))
     return suited(compiled, x).joint(x, frame, densities).astype(np.float64)
 
 
-def _labels(model: Mixture, x: Array) -> Array:
-    return _joint(model, x).argmax(axis=1)
+def _labels(model: Mixture, x: Array, gaps: bool) -> Array:
+    return _joint(model, x, gaps).argmax(axis=1)
 
 
-def _responsibilities(model: Mixture, x: Array) -> Array:
-    return normalise(_joint(model, x))[0]
+def _responsibilities(model: Mixture, x: Array, gaps: bool) -> Array:
+    return normalise(_joint(model, x, gaps))[0]
 
 
-def _uncertainty(model: Mixture, x: Array) -> Array:
-    return 1.0 - normalise(_joint(model, x))[0].max(axis=1)
+def _uncertainty(model: Mixture, x: Array, gaps: bool) -> Array:
+    return 1.0 - normalise(_joint(model, x, gaps))[0].max(axis=1)
 
 
-def _log_density(model: Mixture, x: Array) -> Array:
-    return normalise(_joint(model, x))[1]
+def _log_density(model: Mixture, x: Array, gaps: bool) -> Array:
+    return normalise(_joint(model, x, gaps))[1]
+
+
+def _completed(model: Mixture, x: Array, gaps: bool) -> Array:
+    """Rows with their conditional means where values are missing: (n, d)."""
+    if not gaps:
+        return x
+    within, frame = framed(model, x.dtype)
+    densities = within.observed(np.zeros(x.shape[1]), np.log(frame.scale))
+    return suited(compiled, x).complete(x, frame, densities)

@@ -22,11 +22,11 @@ from daskmix.covariance import Covariance, FullCovariance
 from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.fitting import Fit, sampled
 from daskmix.kernels import Frame, Order
-from daskmix.kernels.reference import moments, nearest
+from daskmix.kernels.reference import moments, nearest, nearest_observed
 from daskmix.mixture import Explain, Family, Learn, Mixture, Moments, Origin
 from daskmix.race import Raced, Rung, ladder, local_steps, race
 from daskmix.rows import beside
-from daskmix.sampling import Sample, Summary
+from daskmix.sampling import Sample, Summary, completed
 from daskmix.structures import Fixed, Structure
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def spread(fit: Fit, summary: Summary, frame: Frame, order: Order) -> Array:
     # The unbiased estimate counts rows, as long as weights do.
     count = summary.mass - 1.0 if summary.mass > 1.0 else summary.mass
     if order in (Order.diagonal, Order.trace):
-        variances = summary.scatter / count
+        variances = summary.variance * (summary.mass / count)
         return np.asarray(variances.mean()) if order is Order.trace else variances
     if fit.covariance is None:
         variance = np.where(summary.variance > 0, summary.variance, 1.0) * frame.scale**2
@@ -126,10 +126,16 @@ class MixtureStart:
         self.frame, self.summary, self.sample = em.frame, summary, sample
         self.variance = np.where(summary.variance > 0, summary.variance, 1.0) * em.frame.scale**2
 
+    # Made when they are needed, for a race needs few rows of them.
     @cached_property
     def x(self) -> Array:
-        """The sample in the frame: made when it is needed, for a race needs few rows of it."""
-        return self.frame.enter(self.sample.x.astype(np.float64))
+        """The sample in the frame, completed."""
+        return self.frame.enter(completed(self.sample.x, self.sample.w))
+
+    @cached_property
+    def observed(self) -> Array:
+        """The same with its gaps, where it has some."""
+        return self.frame.enter(self.sample.x.astype(np.float64)) if np.isnan(self.sample.x).any() else self.x
 
     @cached_property
     def given(self) -> Covariance | None:
@@ -269,21 +275,23 @@ class MixtureStart:
         if init == "random_from_data":
             return self._near(random_rows(self.x, self.sample.w, self.k, rng))
         if init == "k-means++":
-            return self._near(plus_plus(self.x, self.sample.w, self.k, rng))
+            return self._near(plus_plus(self.observed, self.sample.w, self.k, rng))
         # K-means measures in the units of X, as scikit-learn's does.
         units = 1.0 / self.frame.scale
         plain = Frame(np.zeros(len(units)), np.ones(len(units)))
         lloyd = Lloyd(plain, 1e-4 * float((self.variance * units**2).mean()))
-        centres = plus_plus(self.x * units, self.sample.w, self.k, rng)
-        rows = sampled(self.sample, self.x * units)
+        centres = plus_plus(self.observed * units, self.sample.w, self.k, rng)
+        rows = sampled(self.sample, self.observed * units)
         (ended,) = self.fit.on_sample([lloyd], [lloyd.start(Centroids(centres))], rows)
         return self._near(ended.model.centres, units)
 
     def _near(self, centres: Array, units: Array | float = 1.0) -> Mixture:
-        """Every row of the sample to its nearest centre."""
-        cluster, _ = nearest(self.x * units, centres)
+        """Every row of the sample to its nearest centre, which stands for what is missing."""
+        x = self.observed
+        cluster, _ = (nearest if x is self.x else nearest_observed)(x * units, centres)
+        x = np.where(np.isnan(x), centres[cluster] / units, x)
         own = [cluster == j for j in range(self.k)]
-        each = [moments(self.x[rows], self.sample.w[rows, None], self.structure.order) for rows in own]
+        each = [moments(x[rows], self.sample.w[rows, None], self.structure.order) for rows in own]
         mass, first, second = (np.stack(values) for values in zip(*each, strict=True))
         second = second.sum(axis=0) if self.structure.order is Order.pooled else second[:, 0]
         return self._estimated(Moments(mass[:, 0], first[:, 0], second, 0.0, 0.0, Origin()))
@@ -295,7 +303,8 @@ class MixtureStart:
                 f"init_params has shape {given.shape}; pass labels ({total},) or responsibilities ({total}, {self.k})"
             )
         plain, self.fit.rows = self.fit.rows, beside(self.fit.rows, given)
-        learn = Learn(self.k, self.structure.order, self.frame, labelled=given.ndim == 1)
+        mean = self.frame.enter(self.summary.mean)
+        learn = Learn(self.k, self.structure.order, self.frame, given.ndim == 1, mean)
         answer = self.fit.ask(learn, "labels")
         self.fit.rows = plain
         return self._estimated(answer)

@@ -15,6 +15,7 @@ import numpy as np
 
 from daskmix.block import Array
 
+LOG_2PI = float(np.log(2 * np.pi))
 NEAR_ONE = 2.0**-10  # units: numbers of this size, or its inverse, neither overflow nor vanish when they are squared
 
 
@@ -91,6 +92,7 @@ class Product:
     theta: Array  # (k, p) in the dtype of the product; of several models, under each other
     whiten: Array | None = None  # (d, d) for the pooled order: phi of x @ whiten
     cuts: tuple[int, ...] = ()  # rows of theta at which another model begins
+    observed: bool = False  # of rows with gaps: phi has zero for what is missing, and before its one what is there
 
     @property
     def name(self) -> str:
@@ -119,15 +121,39 @@ class Centred:
         return replace(self, factors=self.factors / temperature**0.5, constants=self.constants / temperature)
 
 
-Densities = Product | Centred
+@dataclass(frozen=True)
+class Observed:
+    """Densities of what is there of rows with gaps: each is that of the marginal of its features; safe, in float64.
+
+    What is missing counts with its expectation: moments are those of the rows completed, about the means.
+    """
+
+    order: Order
+    means: Array  # (k, d)
+    covariances: Array  # (k, d, d)
+    log_weights: Array  # (k,)
+    floor: Array  # (d,) smoothing, a part of the covariances
+    log_scale: Array  # (d,) of the frame: densities are those of rows as they come
+    temperature: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return "observed"
+
+    def heated(self, temperature: float) -> "Observed":
+        """log p(x, k) / temperature."""
+        return replace(self, temperature=temperature)
 
 
-def joined(densities: Sequence[Densities]) -> Densities:
-    """Models with equal `Features` as one wider product."""
-    if len(densities) == 1:
-        return densities[0]
-    thetas = [model.theta for model in densities if isinstance(model, Product)]
-    return Product(densities[0].order, np.concatenate(thetas), cuts=tuple(accumulate(map(len, thetas[:-1]))))
+Densities = Product | Centred | Observed
+
+
+def joined(densities: Sequence[Densities]) -> list[Densities]:
+    """Models with equal `Features` as one wider product, where they are products."""
+    first, thetas = densities[0], [model.theta for model in densities if isinstance(model, Product)]
+    if len(densities) == 1 or not isinstance(first, Product):
+        return list(densities)
+    return [replace(first, theta=np.concatenate(thetas), cuts=tuple(accumulate(map(len, thetas[:-1]))))]
 
 
 class Assigned(NamedTuple):
@@ -139,6 +165,7 @@ class Assigned(NamedTuple):
     far_distance: Array  # (m,) |x - c|^2 of the rows farthest from their centre, in no order; -1 where none
     far_row: Array  # (m,) their position in the block
     far_cluster: Array  # (m,)
+    absent: Array | float = 0.0  # (k, d) mass of the rows that lack the feature; 0 where none may
 
 
 @dataclass(frozen=True)
@@ -169,6 +196,7 @@ class Explained(NamedTuple):
     second: Array  # (k,), (k, d), (k, d, d) or (d, d)
     score: float  # sum of w * log p(x)
     certainty: float  # sum of w * log of the largest responsibility
+    seen: Array | None = None  # (k, d) mass of the rows that have the feature, where those that lack it give nothing
 
 
 class Kernels(Protocol):
@@ -180,6 +208,10 @@ class Kernels(Protocol):
         self, x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], far: Sequence[int]
     ) -> list[Assigned]:
         """To each model its answer, given its centres (k, d) and how many far rows it wants."""
+        ...
+
+    def assign_observed(self, x: Array, w: Array | None, frame: Frame, centres: Array, far: int) -> Assigned:
+        """To one model the same of rows with gaps, by what is there of them."""
         ...
 
     def assign_again(
@@ -200,4 +232,10 @@ class Kernels(Protocol):
 
     def distance(self, x: Array, frame: Frame, centres: Array) -> Array: ...
 
+    def distance_observed(self, x: Array, frame: Frame, centres: Array) -> Array: ...
+
     def joint(self, x: Array, frame: Frame, densities: Densities) -> Array: ...
+
+    def complete(self, x: Array, frame: Frame, densities: Observed) -> Array:
+        """Rows with what is expected of values that are missing, given those that are there: (n, d)."""
+        ...

@@ -184,3 +184,56 @@ def assign(x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], fa
     for u, v, a, b, spent in zip(edges, edges[1:], far_edges, far_edges[1:], cost.tolist(), strict=False):
         answers.append(Assigned(mass[u:v], first[u:v], spent, *(its[a:b] for its in farthest)))
     return answers
+
+
+@partial(jit, fastmath=EXACT)
+def _nearest_observed(x, i, shift, scale, columns, squares, y):
+    """The nearest centre to a row by what is there of it, which is left in `y`; of equals the first."""
+    d, k = columns.shape
+    squares[:] = 0
+    for f in range(d):
+        y[f] = (x[i, f] - shift[f]) * scale[f]
+        if not np.isnan(y[f]):
+            for j in range(k):
+                away = y[f] - columns[f, j]
+                squares[j] += away * away
+    nearest = 0
+    for j in range(1, k):
+        if squares[j] < squares[nearest]:
+            nearest = j
+    return nearest
+
+
+@partial(jit, fastmath=EXACT)
+def _assign_observed(x, w, shift, scale, columns, mass, first, absent, far_distance, far_row, far_cluster):
+    """Centres lie in columns (d, k). w is an array or None."""
+    (n, d), k = x.shape, columns.shape[1]
+    y, squares = np.empty(d, x.dtype), np.empty(k, x.dtype)
+    distance, cluster = np.empty(TILE, x.dtype), np.empty(TILE, np.int32)
+    cost, least = 0.0, -1.0 if len(far_distance) else np.inf
+    for start in range(0, n, TILE):
+        b, farthest = min(TILE, n - start), 0.0
+        for i in range(b):
+            j = _nearest_observed(x, start + i, shift, scale, columns, squares, y)
+            weight = 1.0 if w is None else w[start + i]
+            mass[j] += weight
+            for f in range(d):
+                if np.isnan(y[f]):
+                    absent[j, f] += weight
+                else:
+                    first[j, f] += weight * y[f]
+            cluster[i], distance[i] = j, squares[j]
+            cost += weight * distance[i]
+            farthest = max(farthest, distance[i])
+        if farthest > least:
+            least = keep_farthest(distance, b, w, start, cluster, 0, far_distance, far_row, far_cluster)
+    return cost
+
+
+def assign_observed(x: Array, w: Array | None, frame: Frame, centres: Array, far: int) -> Assigned:
+    mass, first, absent = np.zeros(len(centres)), np.zeros(centres.shape), np.zeros(centres.shape)
+    farthest = [np.full(far, fill) for fill in (-1.0, 0, 0)]
+    weights = None if w is None else weights_of(w)
+    shift, scale, columns = (frozen(a, x.dtype) for a in (frame.shift, frame.scale, centres.T))
+    cost = _assign_observed(frozen(x), weights, shift, scale, columns, mass, first, absent, *farthest)
+    return Assigned(mass, first, cost, *farthest)._replace(absent=absent)

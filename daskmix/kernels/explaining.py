@@ -6,7 +6,7 @@ import numpy as np
 import scipy.linalg  # noqa: F401  numba's np.dot calls SciPy's BLAS
 
 from daskmix.block import Array
-from daskmix.kernels import Centred, Densities, Explained, Frame, Order, Product, reference, upper_triangle
+from daskmix.kernels import Centred, Explained, Frame, Order, Product, reference, upper_triangle
 from daskmix.kernels.elementary import exp
 from daskmix.kernels.jit import jit
 from daskmix.kernels.registers import CENTRES, VECTORS, block_rows, multiply_block, sum_block
@@ -45,7 +45,7 @@ def _give_whole(joint, factor, w, pick, start, b):
 
 
 @jit
-def _softmax(joint, top, total, w, pick, start, b):
+def softmax(joint, top, total, w, pick, start, b):
     """Columns of log p(x, k) -> weighted responsibilities, in place; (score, certainty) of the tile."""
     k = joint.shape[0]
     one = joint.dtype.type(1)
@@ -78,14 +78,23 @@ def _softmax(joint, top, total, w, pick, start, b):
 
 @jit
 def _columns(y, out):
-    """The features of a tile as rows of `out`; below them ones, zeros (both are there) and the sum of squares."""
-    n, d = y.shape
+    """The features of a tile as rows of `out`; below them ones, zeros (both are there) and the sum of squares.
+
+    Where `out` has room for it what is there of each feature comes between, and what is missing is zero.
+    """
+    (n, d), squares = y.shape, len(out) - 1
     transpose(y.reshape(n * d), 0, out[:d])
+    if len(out) > d + 3:
+        for f in range(d):
+            for i in range(out.shape[1]):
+                there = not np.isnan(out[f, i])
+                out[d + f, i] = there
+                out[f, i] = out[f, i] if there else out.dtype.type(0)
     for i in range(out.shape[1]):
-        out[d + 2, i] = 0
+        out[squares, i] = 0
     for f in range(d):
         for i in range(out.shape[1]):
-            out[d + 2, i] += out[f, i] * out[f, i]
+            out[squares, i] += out[f, i] * out[f, i]
 
 
 @jit
@@ -120,14 +129,14 @@ def _moments(joint, phi, sums):
 
 
 @jit
-def _joint_product(x, shift, scale, left, right, theta, whiten, size, out):
+def _joint_product(x, shift, scale, width, left, right, theta, whiten, size, out):
     n, d = x.shape
     (_, filled, p), k = theta.shape, out.shape[1]
     flat, shifts, scales = x.reshape(n * d), repeated(shift), repeated(scale)
     y = np.zeros((size, d), theta.dtype)
     whitened = np.zeros((size, d), theta.dtype)
-    columns = np.zeros((d + 3, size), theta.dtype)
-    columns[d] = theta.dtype.type(1)
+    columns = np.zeros((width, size), theta.dtype)
+    columns[width - 3] = theta.dtype.type(1)
     phi = np.empty((p, size), theta.dtype)
     joint = np.empty((filled, size), theta.dtype)
     of_rows = np.empty((size, k), theta.dtype)
@@ -145,7 +154,9 @@ def _joint_product(x, shift, scale, left, right, theta, whiten, size, out):
 
 
 @jit
-def _explain_product(x, w, pick, shift, scale, left, right, theta, edges, whiten, sums, pooled, score, certainty, size):
+def _explain_product(
+    x, w, pick, shift, scale, width, left, right, theta, edges, whiten, sums, pooled, score, certainty, size
+):
     """Theta (blocks, k, features of a block); model m has the rows edges[m] to edges[m + 1] of k.
 
     phi is made block by block, and made again for the sums: many features do not fit the second-level cache, and a
@@ -157,8 +168,8 @@ def _explain_product(x, w, pick, shift, scale, left, right, theta, edges, whiten
     one = theta.dtype.type(1)
     y = np.zeros((size, d), theta.dtype)
     whitened = np.zeros((size, d), theta.dtype)
-    columns = np.zeros((d + 3, size), theta.dtype)
-    columns[d] = one
+    columns = np.zeros((width, size), theta.dtype)
+    columns[width - 3] = one
     phi = np.empty((p, size), theta.dtype)
     joint = np.empty((filled, size), theta.dtype)
     top = np.empty(size, theta.dtype)
@@ -176,7 +187,7 @@ def _explain_product(x, w, pick, shift, scale, left, right, theta, edges, whiten
             _columns(y, columns)
         _log_joint(columns, left, right, theta, phi, joint)
         for m in range(len(score)):
-            s, c = _softmax(joint[edges[m] : edges[m + 1]], top, total, w, pick, start, b)
+            s, c = softmax(joint[edges[m] : edges[m + 1]], top, total, w, pick, start, b)
             score[m] += s
             certainty[m] += c
         joint[:, b:] = 0  # what a last, shorter tile leaves over counts for nothing
@@ -235,7 +246,7 @@ def _explain_centred(
                 for f in range(d):
                     squared += zf[i, f] * zf[i, f]
                 joint[j, i] = constants[j] - 0.5 * squared
-        s, c = _softmax(joint, top, total, w, pick, start, b)
+        s, c = softmax(joint, top, total, w, pick, start, b)
         score += s
         certainty += c
         for j in range(k):
@@ -259,7 +270,7 @@ def _explain_centred(
 
 
 def explain(
-    x: Array, w: Array | None, frame: Frame, densities: Densities, pick: Array | None = None
+    x: Array, w: Array | None, frame: Frame, densities: Product | Centred, pick: Array | None = None
 ) -> list[Explained]:
     if isinstance(densities, Product):
         return _by_product(x, w, frame, densities, pick)
@@ -274,37 +285,40 @@ def _product_tile(n: int, k: int, p: int, itemsize: int) -> int:
 
 def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product, pick: Array | None) -> list[Explained]:
     d, (k, p) = x.shape[1], densities.theta.shape
-    left, right, theta, whiten, size = _tiled(len(x), d, densities)
+    width, left, right, theta, whiten, size = _tiled(len(x), d, densities)
     edges = frozen([0, *densities.cuts, k], np.int64)
     block_sums, pooled = np.zeros((len(theta), k, theta.shape[2])), np.zeros((d, d))
     score, certainty = np.zeros((2, len(edges) - 1))
     _explain_product(
         frozen(x), weights_of(w), weights_of(pick), frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype),
-        left, right, theta, edges, whiten, block_sums, pooled, score, certainty, size,
+        width, left, right, theta, edges, whiten, block_sums, pooled, score, certainty, size,
     )  # fmt: skip
     sums = block_sums.transpose(1, 0, 2).reshape(k, -1)[:, :p]
-    return [
-        Explained(own[:, -1].copy(), own[:, :d].copy(), _second(own, pooled, densities.order), float(s), float(c))
-        for own, s, c in zip(np.split(sums, densities.cuts), score, certainty, strict=True)
-    ]
+    answers = []
+    for own, s, c in zip(np.split(sums, densities.cuts), score, certainty, strict=True):
+        seen = own[:, -1 - d : -1].copy() if densities.observed else None
+        second = _second(own, pooled, densities.order)
+        answers.append(Explained(own[:, -1].copy(), own[:, :d].copy(), second, float(s), float(c), seen))
+    return answers
 
 
-def _tiled(n: int, d: int, densities: Product) -> tuple[Array, Array, Array, Array, int]:
-    """The factors of the features and theta in blocks, the whitening or nothing, and how many rows a tile has."""
+def _tiled(n: int, d: int, densities: Product) -> tuple[int, Array, Array, Array, Array, int]:
+    """How many columns features are made of, which, and theta in blocks, the whitening or nothing, rows of a tile."""
     theta, dtype = densities.theta, densities.theta.dtype
-    left, right = _factors(densities.order, d)
+    left, right = _factors(densities.order, d, densities.observed)
     whiten = np.empty((0, 0)) if densities.whiten is None else densities.whiten
     size = _product_tile(n, len(theta), left.shape[1], dtype.itemsize)
-    return left, right, frozen(_in_blocks(theta, *left.shape)), frozen(whiten, dtype), size
+    width = (2 * d if densities.observed else d) + 3
+    return width, left, right, frozen(_in_blocks(theta, *left.shape)), frozen(whiten, dtype), size
 
 
-def joint(x: Array, frame: Frame, densities: Densities) -> Array:
+def joint(x: Array, frame: Frame, densities: Product | Centred) -> Array:
     if not isinstance(densities, Product):
         return reference.joint(x, frame, densities)
-    left, right, theta, whiten, size = _tiled(len(x), x.shape[1], densities)
+    width, left, right, theta, whiten, size = _tiled(len(x), x.shape[1], densities)
     out = np.empty((len(x), len(densities.theta)), theta.dtype)
     shift, scale = frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype)
-    _joint_product(frozen(x), shift, scale, left, right, theta, whiten, size, out)
+    _joint_product(frozen(x), shift, scale, width, left, right, theta, whiten, size, out)
     return out
 
 
@@ -317,9 +331,10 @@ def _in_blocks(theta: Array, blocks: int, length: int) -> Array:
 
 
 @cache
-def _factors(order: Order, d: int) -> tuple[Array, Array]:
+def _factors(order: Order, d: int, observed: bool) -> tuple[Array, Array]:
     """The two columns (see `_columns`) whose product each feature is: (blocks, features), a multiple of VECTORS."""
-    ones, zeros, squares = d, d + 1, d + 2
+    there = np.arange(d, 2 * d if observed else d)
+    ones, zeros, squares = d + len(there) + np.arange(3)
     own = np.arange(d)
     rows, columns = {
         Order.diagonal: lambda: (own, own),
@@ -327,8 +342,8 @@ def _factors(order: Order, d: int) -> tuple[Array, Array]:
         Order.trace: lambda: ([squares], [ones]),
         Order.pooled: lambda: ([squares], [ones]),
     }[order]()
-    left = np.concatenate([own, rows, [ones]])
-    right = np.concatenate([np.full(d, ones), columns, [ones]])
+    left = np.concatenate([own, rows, there, [ones]])
+    right = np.concatenate([np.full(d, ones), columns, np.full(len(there), ones), [ones]])
     blocks = -(-len(left) // BLOCK_FEATURES)
     length = -(-len(left) // (blocks * VECTORS)) * VECTORS
     padded = [np.pad(side, (0, blocks * length - len(side)), constant_values=zeros) for side in (left, right)]

@@ -3,13 +3,14 @@
 Rows, and whatever there is one of for each, stay where they live. Sums come to the host, together, at the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from daskmix.arrays import Array, alongside, namespace, to_host
-from daskmix.kernels import Assigned, Bounds, Centred, Densities, Explained, Frame, Order, Product
+from daskmix.kernels import Assigned, Bounds, Centred, Densities, Explained, Frame, Observed, Order, Product
+from daskmix.kernels.gaps import ordered, patterns
 
 in_tiles = False
 
@@ -49,6 +50,33 @@ def assign(x: Array, w: Array | None, frame: Frame, centres: Sequence[Array], fa
     return [_assigned_on_host(*map(to_host, own), far=m) for own, m in zip(sums, far, strict=True)]
 
 
+def nearest_observed(y: Array, centres: Array) -> tuple[Array, Array]:
+    """Index of the nearest centre and |y - c|^2 by what is there of a row, each (n,)."""
+    squares = squares_observed(y, centres)
+    return squares.argmin(axis=1), squares.min(axis=1)
+
+
+def squares_observed(y: Array, centres: Array) -> Array:
+    """|y - c|^2 by what is there: (n, k), in float64."""
+    xp, c = namespace(y), alongside(centres, y)
+    there, y, out = ~xp.isnan(y), y.astype(np.float64), xp.empty((len(y), len(c)))
+    for j in range(len(c)):
+        out[:, j] = (xp.where(there, y - c[j], 0.0) ** 2).sum(axis=1)
+    return out
+
+
+def assign_observed(x: Array, w: Array | None, frame: Frame, centres: Array, far: int) -> Assigned:
+    y, k = enter(x, frame), len(centres)
+    xp = namespace(y)
+    absent = xp.isnan(y)
+    cluster, distance = nearest_observed(y, centres)
+    found = _assigned(xp.where(absent, y.dtype.type(0), y), w, cluster, distance, k, far)
+    share = (cluster[:, None] == xp.arange(k)).astype(np.float64)
+    share = share if w is None else share * w[:, None]
+    lacking = share.T @ absent.astype(np.float64)
+    return _assigned_on_host(*map(to_host, found), far=far)._replace(absent=to_host(lacking))
+
+
 def _assigned(y: Array, w: Array | None, cluster: Array, distance: Array, k: int, far: int) -> tuple[Array, ...]:
     """The fields of `Assigned`, where the rows live and without padding."""
     xp = namespace(y)
@@ -85,11 +113,15 @@ def assign_again(
     return found, None, 0
 
 
-def features(y: Array, order: Order) -> Array:
-    """phi(y): (n, p), the last column ones."""
+def features(y: Array, order: Order, observed: bool = False) -> Array:
+    """phi(y): (n, p), the last column ones; before it, where rows have gaps, what is there."""
     xp = namespace(y)
     n, d = y.shape
     ones = xp.ones((n, 1), dtype=y.dtype)
+    if observed:
+        there = ~xp.isnan(y)
+        ones = xp.concatenate([there.astype(y.dtype), ones], axis=1)
+        y = xp.where(there, y, y.dtype.type(0))
     if order is Order.diagonal:
         return xp.concatenate([y, y * y, ones], axis=1)
     if order is Order.full:
@@ -104,7 +136,9 @@ def log_joint(y: Array, densities: Densities) -> Array:
         y = y.astype(densities.theta.dtype, copy=False)
         if densities.whiten is not None:
             y = y @ alongside(densities.whiten.astype(y.dtype), y)
-        return features(y, densities.order) @ alongside(densities.theta, y).T
+        return features(y, densities.order, densities.observed) @ alongside(densities.theta, y).T
+    if isinstance(densities, Observed):
+        return _log_joint_observed(y.astype(np.float64, copy=False), densities)
     squared = _squared_mahalanobis(y.astype(np.float64, copy=False), densities)
     return alongside(densities.constants, y) - 0.5 * squared
 
@@ -123,6 +157,51 @@ def _squared_mahalanobis(y: Array, densities: Centred) -> Array:
             z = z * factors[j]
         out[:, j] = (z * z).sum(axis=1)
     return out
+
+
+def _log_joint_observed(y: Array, densities: Observed) -> Array:
+    out = namespace(y).empty((len(y), len(densities.means)))
+    for rows, pattern in patterns(y, densities):
+        rows = alongside(rows, y)
+        factors = alongside(pattern.factors, y)
+        for j, z in enumerate(_away(y, rows, pattern.seen, densities)):
+            white = z @ factors[j]
+            out[rows, j] = float(pattern.constants[j]) - 0.5 * (white * white).sum(axis=1)
+    return out / densities.temperature
+
+
+def _away(y: Array, rows: Array, seen: Array, densities: Observed) -> Iterator[Array]:
+    """What is there of some rows, from each mean in turn: (len(rows), o)."""
+    own, means = y[rows][:, alongside(seen, y)], alongside(densities.means[:, seen], y)
+    return (own - means[j] for j in range(len(densities.means)))
+
+
+def _moments_observed(y: Array, share: Array, densities: Observed) -> tuple[Array, Array, Array]:
+    """Moments of the rows completed with what is to be expected, about the means."""
+    xp, (k, d) = namespace(y), densities.means.shape
+    y = y.astype(np.float64, copy=False)
+    first, second = np.zeros((k, d)), np.zeros((k, d, d))
+    for rows, pattern in patterns(y, densities):
+        rows = alongside(rows, y)
+        own = share[rows]
+        zs = enumerate(_away(y, rows, pattern.seen, densities))
+        sums = [xp.concatenate([own[:, j] @ z, ((z * own[:, j, None]).T @ z).ravel()]) for j, z in zs]
+        o, found = len(pattern.seen), to_host(xp.concatenate(sums)).reshape(k, -1)
+        completed = pattern.completed(to_host(own.sum(axis=0)), found[:, :o], found[:, o:].reshape(k, o, o))
+        first, second = first + completed[0], second + completed[1]
+    return to_host(share.sum(axis=0)), first, ordered(second, densities.order)
+
+
+def complete(x: Array, frame: Frame, densities: Observed) -> Array:
+    y = enter(x, frame).astype(np.float64)
+    share, out = normalise(log_joint(y, densities))[0], namespace(y).zeros(y.shape)
+    for rows, pattern in patterns(y, densities):
+        rows = alongside(rows, y)
+        carry, means = alongside(pattern.carry, y), alongside(densities.means, y)
+        for j, z in enumerate(_away(y, rows, pattern.seen, densities)):
+            out[rows] += share[rows, j][:, None] * (means[j] + z @ carry[j].T)
+    scale, shift = (alongside(part, y) for part in (frame.scale, frame.shift))
+    return namespace(x).where(namespace(x).isnan(x), out / scale + shift, x)
 
 
 def normalise(joint: Array) -> tuple[Array, Array, Array]:
@@ -177,8 +256,15 @@ def _explained(y: Array, w: Array | None, joint: Array, densities: Densities, pi
         share = _picked(share, alongside(pick, share))
     if w is not None:
         share, score, certainty = share * w[:, None], score * w, certainty * w
+    totals = score.sum(), certainty.sum()
+    if isinstance(densities, Observed):
+        return *_moments_observed(y, share, densities), *totals
+    if isinstance(densities, Product) and densities.observed:
+        there = ~namespace(y).isnan(y)
+        y = namespace(y).where(there, y, y.dtype.type(0))
+        return *moments(y, share, densities.order), *totals, share.T @ there.astype(np.float64)
     means = densities.means if isinstance(densities, Centred) else None
-    return *moments(y, share, densities.order, means), score.sum(), certainty.sum()
+    return *moments(y, share, densities.order, means), *totals
 
 
 def _picked(share: Array, pick: Array) -> Array:
@@ -190,13 +276,20 @@ def _picked(share: Array, pick: Array) -> Array:
     return (one[:, None] == xp.arange(share.shape[1])).astype(np.float64)
 
 
-def _explained_on_host(mass: Array, first: Array, second: Array, score: Array, certainty: Array) -> Explained:
-    return Explained(mass, first, second, float(score), float(certainty))
+def _explained_on_host(
+    mass: Array, first: Array, second: Array, score: Array, certainty: Array, seen: Array | None = None
+) -> Explained:
+    return Explained(mass, first, second, float(score), float(certainty), seen)
 
 
 def distance(x: Array, frame: Frame, centres: Array) -> Array:
     """|x - c|^2 to the nearest centre, in the frame: (n,)."""
     return nearest(enter(x, frame), centres)[1]
+
+
+def distance_observed(x: Array, frame: Frame, centres: Array) -> Array:
+    """The same of rows with gaps, by what is there of them."""
+    return nearest_observed(enter(x, frame), centres)[1]
 
 
 def joint(x: Array, frame: Frame, densities: Densities) -> Array:
