@@ -19,7 +19,6 @@ DTYPES = ("float32", "float64")
 # daskmix computes chunks of up to 4 MiB two or more at a time, and then not all threads have work.
 LEAST_CHUNK = 4.25 * 2**20
 LARGEST = 256 << 20  # bytes of rows
-MANY = 16  # clusters
 FEWER = 1  # measurement of a mixture of which nothing is required
 
 SLOWEST, MOSTLY = 1.05, 0.85  # K-means: no cell takes more of scikit-learn's time, half of the cells no more than this
@@ -108,15 +107,15 @@ def rows_of(method: Method, d: int, k: int, dtype: str, settings: Settings) -> i
 def measure(case: Case, limit: float, settings: Settings) -> Cell:
     """One cell."""
     contenders = in_memory(case, case.data(), settings.threads)
-    with tasks_on(settings.threads):
-        _, own = fit_seconds(partial(contenders[0].fit, SHORT))
     sizing = SIZING[case.method]
-    # Few clusters may come to rest before many iterations are done.
-    own_iterations = sizing.own if case.k >= MANY else sizing.iterations
+    with tasks_on(settings.threads):
+        _, own = fit_seconds(partial(contenders[0].fit, SHORT + sizing.own))
+    # Clusters that lie apart may come to rest before so many iterations are done.
+    own_iterations = sizing.own if own.n_iter_ == SHORT + sizing.own else sizing.iterations
     iterations = {c.name: own_iterations if c.name == OWN else sizing.iterations for c in contenders}
     timed = {c.name: partial(iteration_seconds, c, iterations[c.name], settings.threads) for c in contenders}
     turns = by_turns(timed, repeats_of(case, settings))
-    return Cell(case, turns, limit, iterations_of(own)[-1]["path"])
+    return Cell(case, turns, limit, iterations_of(own)[0]["path"])
 
 
 def repeats_of(case: Case, settings: Settings) -> int:
