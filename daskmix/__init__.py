@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BayesianGaussianMixture",
+    "BisectingKMeans",
     "GaussianMixture",
     "KMeans",
     "Run",
@@ -18,6 +19,7 @@ __all__ = [
 
 _HOMES = {
     "BayesianGaussianMixture": "daskmix.estimators",
+    "BisectingKMeans": "daskmix.estimators",
     "GaussianMixture": "daskmix.estimators",
     "KMeans": "daskmix.estimators",
     "Run": "daskmix.hooks",

@@ -34,12 +34,14 @@ class RowFunction:
     columns: tuple[int, ...] | None = None  # which features, in which order
     row_bytes: int = 64
     attrs: tuple[tuple[str, Any], ...] = ()
+    prepare: Callable[[Array], Array] | None = None  # what is made of the rows before they are checked
 
     def __call__(self, x: Array, place: Place | None = None) -> Array:
         """Rows as they were read, (n, d) -> (n,) or (n, width), on the host wherever the rows live."""
         known = place is not None
         place = place or table(0, len(x), 0)
         x = x if self.columns is None else x[:, list(self.columns)]
+        x = x if self.prepare is None else self.prepare(x)
         block = clean(x, None, place, 0 if known else -1, self.missing)
         out = np.empty((len(x),) if self.width is None else (len(x), self.width), dtype=self.dtype)
         with one_blas_thread():

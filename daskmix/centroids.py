@@ -37,7 +37,7 @@ class Centroids:
 
     def learn(self, sums: Assignment) -> Centroids:
         """Every centre at the mean of its rows, of each feature at that of those that have it; else where it is."""
-        seen = sums.mass[:, None] - sums.absent
+        seen = sums.seen
         has_rows = seen > ROUNDING * sums.mass[:, None]
         return Centroids(np.where(has_rows, sums.first / np.where(has_rows, seen, 1.0), self.centres))
 
@@ -85,6 +85,11 @@ class Assignment(Sums):
     spared: int = 0  # distances that were not computed
     absent: Array | float = 0.0  # (k, d) mass of the rows that lack the feature; 0 where none may
 
+    @property
+    def seen(self) -> Array:
+        """Mass of the rows that have the feature: (k, d), or (k, 1) where all have all."""
+        return np.maximum(self.mass[:, None] - self.absent, 0.0)
+
     def relocated(self) -> tuple[Assignment, tuple[int, ...]]:
         """Each empty cluster is given one of the farthest rows, which leaves its own; and which clusters those are.
 
@@ -95,12 +100,15 @@ class Assignment(Sums):
         if not moves:
             return self, ()
         mass, first, absent, far = self.mass.copy(), self.first.copy(), self.absent + 0 * self.first, self.farthest
+        seen = mass.sum() - absent.sum(axis=0)
+        overall = first.sum(axis=0) / np.where(seen > 0, seen, 1.0)
         for empty, row in moves:
             from_cluster, weight, lacking = far.cluster[row], far.weight[row], np.isnan(far.x[row])
-            own = weight * np.where(lacking, 0.0, far.x[row])
-            for sums, values in ((first, own), (mass, weight), (absent, weight * lacking)):
-                sums[from_cluster] -= values
-                sums[empty] = values
+            first[from_cluster] -= weight * np.where(lacking, 0.0, far.x[row])
+            mass[from_cluster] -= weight
+            absent[from_cluster] -= weight * lacking
+            # Where it was it found no rows: a feature that the row lacks is that of all rows.
+            first[empty], mass[empty], absent[empty] = weight * np.where(lacking, overall, far.x[row]), weight, 0.0
         return replace(self, mass=mass, first=first, absent=absent), tuple(int(empty) for empty, _ in moves)
 
 

@@ -140,8 +140,7 @@ class Mixture:
         lacking = np.maximum(found.mass[:, None] - found.seen, 0.0)
         # Estimating smooths all rows, and these variances are smoothed already.
         variances = 1.0 / self.covariance.dense_precision_diagonal(*self.shape) - floor
-        more = lacking * (self.means**2 + variances)
-        second = found.second + (more.sum(axis=1) if self.structure.order is Order.trace else more)
+        second = found.second + on_diagonal(lacking * (self.means**2 + variances), self.structure.order)
         return found._replace(first=found.first + lacking * self.means, second=second, seen=None)
 
     def _constants(self, floor: Array, log_scale: float) -> Array:
@@ -414,6 +413,15 @@ def in_units(values: Array, scale: Array) -> Array:
     return values * (scale[0] ** 2, scale**2, np.outer(scale, scale))[values.ndim]
 
 
+def on_diagonal(variances: Array, order: Order) -> Array:
+    """Second moments of each feature alone, (k, d), as the order has them, of components or, pooled, of all."""
+    if order is Order.trace:
+        return variances.sum(axis=1)
+    if order is Order.diagonal:
+        return variances
+    return np.diag(variances.sum(axis=0)) if order is Order.pooled else variances[:, :, None] * np.eye(len(variances.T))
+
+
 def outer(offset: Array, order: Order) -> Array:
     """offset offset', as much of it as the order keeps, for each component."""
     if order is Order.trace:
@@ -539,7 +547,9 @@ class Learn(Reduction[Moments]):
     order: Order
     frame: Frame
     labelled: bool
-    mean: Array  # (d,) in the frame, for values that are missing: the first E-step will know better
+    # (d,) in the frame, for values that are missing: the first E-step will know better
+    mean: Array
+    variance: Array
 
     def zero(self) -> Moments:
         return _no_moments(self.k, len(self.frame.shift), self.order, Origin())
@@ -547,13 +557,19 @@ class Learn(Reduction[Moments]):
     def map(self, block: Block, ops: Kernels) -> Moments:
         d = len(self.frame.shift)
         y, share = enter(block.x[:, :d], self.frame), block.x[:, d:].astype(np.float64)
-        if block.gaps:
-            y = namespace(y).where(namespace(y).isnan(y), alongside(self.mean.astype(y.dtype), y), y)
+        absent = namespace(y).isnan(y) if block.gaps else None
+        if absent is not None:
+            y = namespace(y).where(absent, alongside(self.mean.astype(y.dtype), y), y)
         if self.labelled:
             share = (share == namespace(share).arange(self.k)).astype(np.float64)
+        if absent is not None:
+            share = namespace(share).where(absent.all(axis=1)[:, None] | namespace(share).isnan(share), 0.0, share)
         if block.w is not None:
             share *= block.w[:, None]
         mass, first, second = map(to_host, moments(y, share, self.order))
+        if absent is not None:
+            lacking = to_host(share.T @ absent.astype(np.float64))
+            second = second + on_diagonal(lacking * self.variance, self.order)
         return Moments(mass, first, second, 0.0, 0.0, origin=Origin())
 
     def row_bytes(self, ops: Kernels) -> int:

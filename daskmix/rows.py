@@ -67,6 +67,7 @@ class Part:
     source: str = ""
     columns: tuple[int, ...] | None = None  # which features, in which order; None: as they come
     chunks: int = 1  # that are read together; `number` is that of the first
+    prepare: Callable[[Array], Array] | None = None  # what is made of its rows before they are checked
 
     def read(self, values: Sequence[Any]) -> Raw:
         """The rows as they are in the source."""
@@ -97,6 +98,8 @@ class Part:
             w = w.reshape(-1)
         if self.columns is not None:
             x = x[:, list(self.columns)]
+        if self.prepare is not None:
+            x = self.prepare(x)
         return Raw(x, w, place, nbytes, seconds)
 
 
@@ -152,6 +155,10 @@ class Rows:
         if columns is None:
             return self
         return replace(self, parts=tuple(replace(part, columns=tuple(columns)) for part in self.parts))
+
+    def prepared(self, prepare: Callable[[Array], Array] | None) -> Rows:
+        """What this makes of the rows (n, d), in as many features."""
+        return replace(self, parts=tuple(replace(part, prepare=prepare) for part in self.parts))
 
     def counted(self, what: str) -> int:
         """How many rows there are, where `what` holds a value for each.
@@ -253,11 +260,61 @@ def box(weight: Array, place: Place) -> Array:
     return weight[index]
 
 
+def side_by_side(rows: Rows, others: Rows) -> Rows:
+    """The features of both, with the weights of the first; in one read.
+
+    Raises
+    ------
+    InputError
+        Where they are not cut alike.
+    """
+    if [p.place for p in rows.parts] != [p.place for p in others.parts]:
+        raise InputError("both must have the same rows in the same chunks; rechunk one like the other")
+    d = rows.d + others.d
+    parts = tuple(_pair(a, b, rows.d, d) for a, b in zip(rows.parts, others.parts, strict=True))
+    dtype = np.result_type(rows.dtype, others.dtype)
+    there, graph = rows.in_memory and others.in_memory, {**rows.graph, **others.graph}
+    return replace(rows, parts=parts, d=d, dtype=dtype, graph=graph, keep=False, in_memory=there)
+
+
+def _pair(a: Part, b: Part, own: int, d: int) -> Part:
+    nbytes = None if a.nbytes is None or b.nbytes is None else a.nbytes + b.nbytes
+    both = _Both(a.load, b.load, len(a.needs))
+    return _wider(a, own, d, load=both, needs=(*a.needs, *b.needs), nbytes=nbytes)
+
+
+def _wider(part: Part, own: int, d: int, **changes: Any) -> Part:
+    """A part with d features, of which the first few are prepared, and in the order, that they were in alone."""
+    columns = None if part.columns is None else (*part.columns, *range(own, d))
+    prepare = None if part.prepare is None else _OnFirst(part.prepare, own)
+    return replace(part, d=d, columns=columns, prepare=prepare, **changes)
+
+
+@dataclass(frozen=True)
+class _OnFirst:
+    prepare: Callable[[Array], Array]
+    own: int
+
+    def __call__(self, x: Array) -> Array:
+        return namespace(x).concatenate([self.prepare(x[:, : self.own]), x[:, self.own :]], axis=1)
+
+
+@dataclass(frozen=True)
+class _Both:
+    first: Callable[..., tuple[list[Array], Array | None]]
+    second: Callable[..., tuple[list[Array], Array | None]]
+    needs: int  # of the first
+
+    def __call__(self, *values: Any) -> tuple[list[Array], Array | None]:
+        arrays, w = self.first(*values[: self.needs])
+        return [*arrays, *self.second(*values[self.needs :])[0]], w
+
+
 def beside(rows: Rows, other: Array) -> Rows:
     """The same rows with more columns, which are in memory: (n,) or (n, m)."""
     columns = other[:, None] if other.ndim == 1 else other
     d = rows.d + columns.shape[1]
-    parts = tuple(replace(p, d=d, load=_Beside(p.load, columns, p.place)) for p in rows.parts)
+    parts = tuple(_wider(p, rows.d, d, load=_Beside(p.load, columns, p.place)) for p in rows.parts)
     return replace(rows, parts=parts, d=d, keep=False)  # it is asked once
 
 

@@ -31,8 +31,10 @@ def _scramble(z: Array) -> Array:
 
 
 def completed(x: Array, w: Array) -> Array:
-    """Rows with the mean of the others where a value is missing, (n, d) in float64: enough for a start."""
-    x = x.astype(np.float64)
+    """Rows (n, d) in a frame with the mean of the others where a value is missing: enough for a start.
+
+    Of a feature that none of them has it is the frame's origin.
+    """
     there = ~np.isnan(x)
     if there.all():
         return x
@@ -161,7 +163,7 @@ class Summary(Sums):
 
     rows: int  # rows that count: present, and of positive weight
     missing: int  # rows that were left out
-    gaps: int  # rows that count, of which some values are missing
+    gaps: int  # rows of which some values are missing, also where they weigh nothing
     mass: float
     seen: Array  # (d,) mass of the rows that have the feature; what follows is of these
     mean: Array  # (d,)
@@ -175,9 +177,9 @@ class Summary(Sums):
         return self.scatter / self.seen
 
     def __add__(self, other: Summary) -> Summary:
-        missing = self.missing + other.missing
+        missing, gaps = self.missing + other.missing, self.gaps + other.gaps
         if self.mass == 0 or other.mass == 0:
-            return replace(self if other.mass == 0 else other, missing=missing)
+            return replace(self if other.mass == 0 else other, missing=missing, gaps=gaps)
         # Chan, Golub & LeVeque 1979.
         seen = self.seen + other.seen
         some = np.where(seen > 0, seen, 1.0)
@@ -185,7 +187,7 @@ class Summary(Sums):
         return Summary(
             self.rows + other.rows,
             missing,
-            self.gaps + other.gaps,
+            gaps,
             self.mass + other.mass,
             seen,
             self.mean + delta * (other.seen / some),
@@ -206,13 +208,13 @@ class Summarise(Reduction[Summary]):
         return Summary(0, 0, 0, 0.0, nothing, nothing, nothing, nothing + np.inf, nothing - np.inf)
 
     def map(self, block: Block, ops: Kernels) -> Summary:
+        xp = namespace(block.x)
+        gaps = xp.isnan(block.x).any(axis=1).sum() if block.gaps else xp.asarray(0)
         x = block.x if block.w is None else block.x[block.w > 0]
         w = block.w if block.w is None else block.w[block.w > 0]
         if len(x) == 0:
-            return replace(self.zero(), missing=block.missing)
-        xp = namespace(x)
+            return replace(self.zero(), missing=block.missing, gaps=int(to_host(gaps)))
         mass = xp.asarray(float(len(x))) if w is None else w.sum()
-        gaps = xp.isnan(x).any(axis=1).sum() if block.gaps else xp.asarray(0)
         found = mass, gaps, *(_of_observed if block.gaps else _of_complete)(x, w, mass)
         total, partial, *moments = map(to_host, found)
         return Summary(len(x), block.missing, int(partial), float(total), *moments)

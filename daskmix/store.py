@@ -27,7 +27,14 @@ CHUNK_ROWS = 1 << 20
 
 # What a fitted model consists of, beside its parameters.
 STATE = {
-    "KMeans": ("cluster_centers_", "cluster_weights_", "inertia_", "n_iter_", "converged_", "gap_estimate_"),
+    "KMeans": (
+        "cluster_centers_", "cluster_weights_", "inertia_", "n_iter_", "converged_", "gap_estimate_",
+        "_feature_weights",
+    ),
+    "BisectingKMeans": (
+        "cluster_centers_", "cluster_weights_", "inertia_", "n_iter_", "converged_", "gap_estimate_", "tree_centers_",
+        "tree_children_",
+    ),
     "GaussianMixture": (
         "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_",
         "lower_bound_", "converged_", "n_iter_", "gap_estimate_", "_mass", "_certainty", "_smoothing",
@@ -146,7 +153,7 @@ def load(path: Any) -> Any:
 
     Returns
     -------
-    KMeans, GaussianMixture or BayesianGaussianMixture
+    KMeans, BisectingKMeans, GaussianMixture or BayesianGaussianMixture
 
     Raises
     ------
@@ -187,7 +194,7 @@ def load(path: Any) -> Any:
             setattr(model, name, sections["fitted"][name])
     if hasattr(model, "feature_names_in_"):
         model.feature_names_in_ = np.asarray(model.feature_names_in_, dtype=object)
-    if kind == "KMeans":
+    if hasattr(model, "cluster_centers_"):
         model._n_features_out = len(model.cluster_centers_)
     return model
 

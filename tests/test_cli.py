@@ -95,6 +95,25 @@ def test_the_command_line_knows_the_structures_of_the_estimator():
                 2, covariance_type="diag", reg_covar=0.5, init_params="k-means++", missing="drop", random_state=0
             ),
         ),
+        (
+            ["--model", "kmeans", "-k", 3, "--metric", "cosine"],
+            KMeans(3, metric="cosine", missing="drop", random_state=0),
+        ),
+        (
+            ["--model", "gmm", "-k", 3, "--algorithm", "cem", "--equal-weights", "--prior", "default"],
+            GaussianMixture(3, algorithm="cem", equal_weights=True, prior="default", missing="drop", random_state=0),
+        ),
+        (
+            ["--model", "gmm", "-k", 2, "--covariance-type", "fixed", "--covariance", 0.5, "--temperature", "4,2,1"],
+            GaussianMixture(
+                2,
+                covariance_type="fixed",
+                covariance_init=0.5,
+                temperature=[4.0, 2.0, 1.0],
+                missing="drop",
+                random_state=0,
+            ),
+        ),
     ],
 )
 def test_the_command_fits_what_python_fits(field, options, model):
@@ -113,6 +132,19 @@ def test_what_is_kept_between_passes_changes_nothing(field, kept):
     np.testing.assert_array_equal(plain.cluster_centers_, other.cluster_centers_)
     assert plain.inertia_ == other.inertia_
     assert plain.bytes_read_ < other.bytes_read_
+
+
+def test_what_is_there_of_a_row_counts(field):
+    options = ["--model", "gmm", "-k", 3, "--random-state", 0, "--variable", "u", "--variable", "v"]
+    run("fit", field, *options, "--missing", "em", "--out", "model.zarr", "--labels-out", "labels.zarr")
+    labels = xr.open_zarr("labels.zarr", consolidated=False)
+    (label,) = labels.data_vars.values()
+    assert not label.isnull().any()  # where u is land, v is not
+    run(
+        "predict", "model.zarr", field, "--missing", "drop", "--out", "fewer.zarr", "--variable", "u", "--variable", "v"
+    )
+    (fewer,) = xr.open_zarr("fewer.zarr", consolidated=False).data_vars.values()
+    assert fewer.isnull().sum() == 24
 
 
 def test_weights_are_a_variable_over_some_of_the_dims(field):
@@ -231,6 +263,9 @@ FIT = ["--model", "kmeans", "-k", "2", "--out", "out.zarr"]
         (["fit", "FIELD", *FIT, "--variable", "v", "--init", "kmeans++"], "did you mean 'k-means++'?"),
         (["fit", "FIELD", *FIT, "--variable", "v", "--weights", "areas"], "has no variable 'areas'"),
         (["fit", "FIELD", *FIT, "--covariance-type", "diag"], "--covariance-type is for mixtures"),
+        (["fit", "FIELD", *FIT, "--prior", "default"], "--prior is for mixtures"),
+        (["fit", "FIELD", *FIT[2:], "--model", "gmm", "--metric", "cosine"], "--metric is for K-means"),
+        (["fit", "FIELD", *FIT[2:], "--model", "gmm", "--temperature", "hot"], "must be numbers, as in 8,4,2,1"),
         (["fit", "FIELD", *FIT, "--reg-covar", "little"], "neither auto nor a number"),
         (["fit", "FIELD", *FIT, "--cache-limit", "much"], "no size; write it as in 500MB"),
         (["fit", "FIELD", *FIT, "--scratch", "nowhere"], "is no folder on this machine"),

@@ -41,7 +41,7 @@ def asked():
         yield Explain(a_mixture(structure, 3, D), a_frame(D), "float32", np.full(D, 0.1))
         for labelled in (False, True):
             # The last columns of the rows are the shares, or the labels.
-            yield Learn(1, structure.order, a_frame(D - 1), labelled, np.zeros(D - 1))
+            yield Learn(1, structure.order, a_frame(D - 1), labelled, np.zeros(D - 1), np.ones(D - 1))
     yield Together(tuple(questions(D)))
 
 

@@ -88,7 +88,9 @@ def test_given_shares_may_be_cut_anywhere(cut_rows):
     d = block.x.shape[1] - 1
     if d:
         for structure in STRUCTURES:
-            testing.check_reduction(Learn(1, structure.order, a_frame(d), False, np.zeros(d)), block, at, reference)
+            testing.check_reduction(
+                Learn(1, structure.order, a_frame(d), False, np.zeros(d), np.ones(d)), block, at, reference
+            )
 
 
 @pytest.mark.parametrize("ops", KERNELS)

@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from daskmix import BayesianGaussianMixture, GaussianMixture, KMeans
+from daskmix import BayesianGaussianMixture, BisectingKMeans, GaussianMixture, KMeans
 
 REPEATS = (
     "draws are keyed by the index of a row, which repeating rows changes; whole weights equal repeated rows from a "
@@ -18,11 +18,13 @@ REPEATS = (
 
 
 def expected_failures(estimator):
-    return {"check_sample_weight_equivalence_on_dense_data": REPEATS} if isinstance(estimator, KMeans) else {}
+    draws = isinstance(estimator, KMeans | BisectingKMeans)
+    return {"check_sample_weight_equivalence_on_dense_data": REPEATS} if draws else {}
 
 
 @parametrize_with_checks(
-    [KMeans(), GaussianMixture(), BayesianGaussianMixture()], expected_failed_checks=expected_failures
+    [KMeans(), BisectingKMeans(), GaussianMixture(), BayesianGaussianMixture()],
+    expected_failed_checks=expected_failures,
 )
 def test_scikit_learn_finds_nothing_to_complain_about(estimator, check):
     check(estimator)

@@ -27,6 +27,7 @@ class LloydState:
     cost: float = np.inf  # of the model that the last pass asked about, in units of the rows
     gap: float = np.nan  # what is to be gained yet, relative to the cost, if the last step was the whole way
     mass: Array | None = None  # (k,) of each cluster in the last pass
+    seen: Array | None = None  # (k, d) or (k, 1) of that the rows that have the feature
     relocated_in_all: int = 0  # empty clusters that were moved so far
     spared: int = 0  # distances that the last pass did not compute, of all rows to all centres
     settled: Outcome | None = None  # the centres are final, and why; only their cost is still to be measured
@@ -67,12 +68,14 @@ class Lloyd(Iteration[LloydState, Assignment]):
         cost = answer.cost / float(self.frame.scale[0]) ** 2
         state = replace(state, spared=answer.spared)
         if state.settled:
-            return replace(state, cost=cost, mass=answer.mass, outcome=state.settled)
+            return replace(state, cost=cost, mass=answer.mass, seen=answer.seen, outcome=state.settled)
         sums, relocated = answer.relocated()
         moved = state.model.learn(sums)
         shift = float(((moved.centres - state.model.centres) ** 2).sum())
         relocations = state.relocated_in_all + len(relocated)
-        now = replace(state, relocated_in_all=relocations, n_iter=state.n_iter + 1, cost=cost, mass=answer.mass)
+        now = replace(
+            state, relocated_in_all=relocations, n_iter=state.n_iter + 1, cost=cost, mass=answer.mass, seen=answer.seen
+        )
         if shift == 0.0:
             # The cost just measured is that of these very centres.
             return replace(now, outcome=Outcome.converged, gap=0.0)
@@ -100,11 +103,11 @@ class Lloyd(Iteration[LloydState, Assignment]):
 
     def in_metric(self, state: LloydState, moves: Array) -> Array:
         k, d = state.model.centres.shape
-        root = np.sqrt(np.ones(k) if state.mass is None else state.mass)
-        return (moves.reshape(-1, k, d) * root[:, None]).reshape(len(moves), -1)
+        root = np.sqrt(np.ones((k, 1)) if state.seen is None else state.seen)
+        return (moves.reshape(-1, k, d) * root).reshape(len(moves), -1)
 
     def gap(self, before: LloydState, told: LloydState, top: Centroids) -> float:
-        # Half the Newton decrement, relative to the cost; its gradient is -2 mass (image - model).
+        # Half the Newton decrement, relative to the cost; its gradient is -2 seen (image - model).
         step, way = told.model.centres - before.model.centres, top.centres - before.model.centres
-        gained = 0.0 if told.mass is None else float(told.mass @ (step * way).sum(axis=1))
+        gained = 0.0 if told.seen is None else float((told.seen * step * way).sum())
         return gained / max(told.cost * float(self.frame.scale[0]) ** 2, np.finfo(np.float64).tiny)

@@ -67,20 +67,26 @@ class _PartialDistance:
 
     x: Array  # (n, d) zero where missing
     there: Array  # (n, d) 1 where not
+    typical: float  # of two rows, and so of those that have no feature in common
 
     @staticmethod
     def of(x: Array) -> _PartialDistance:
-        return _PartialDistance(np.nan_to_num(x), (~np.isnan(x)).astype(np.float64))
+        there = ~np.isnan(x)
+        seen = np.maximum(there.sum(axis=0), 1)
+        filled = np.where(there, x, 0.0)
+        variance = np.where(there, x - filled.sum(axis=0) / seen, 0.0) ** 2
+        return _PartialDistance(filled, there.astype(np.float64), 2.0 * float((variance.sum(axis=0) / seen).sum()))
 
     def to(self, rows: Array) -> Array:
-        """|x - x[row]|^2: (n, len(rows)); of rows that have no feature in common, zero."""
+        """|x - x[row]|^2: (n, len(rows))."""
         x, there = self.x[rows], self.there[rows]
         out = np.empty((len(self.x), len(rows)))
         for a in range(0, len(self.x), DRAW_ROWS):
             own, has = self.x[a : a + DRAW_ROWS], self.there[a : a + DRAW_ROWS]
             squares = (own * own) @ there.T - 2 * (own @ x.T) + has @ (x * x).T
             both = has @ there.T
-            out[a : a + DRAW_ROWS] = np.maximum(squares, 0.0) * (x.shape[1] / np.maximum(both, 1.0))
+            scaled = np.maximum(squares, 0.0) * (x.shape[1] / np.maximum(both, 1.0))
+            out[a : a + DRAW_ROWS] = np.where(both > 0, scaled, self.typical)
         return out
 
 
@@ -101,6 +107,7 @@ class ParallelSeeding(Algorithm[ParallelState, object]):
     dtype: np.dtype
     seed: int
     rounds: int = 5
+    kind: type[Centroids] = Centroids
 
     def start(self, model: Centroids | None = None) -> ParallelState:
         if model is None:
@@ -115,12 +122,12 @@ class ParallelSeeding(Algorithm[ParallelState, object]):
 
     def tell(self, state: ParallelState, answer: object) -> ParallelState:
         if isinstance(answer, Sample):
-            drawn = self.frame.enter(completed(answer.x, answer.w))
-            candidates = Centroids(np.concatenate([state.model.centres, drawn]))
+            drawn = completed(self.frame.enter(answer.x.astype(np.float64)), answer.w)
+            candidates = self.kind(np.concatenate([state.model.centres, drawn]))
             return replace(state, model=candidates, round=state.round + 1)
         mass = answer.mass  # type: ignore[attr-defined]
         rng = np.random.default_rng([self.seed, 1])
         chosen = plus_plus(state.model.centres, mass, min(self.k, len(mass)), rng)
         # Fewer distinct rows than clusters: doubled centres, whose second copies stay empty.
         chosen = np.resize(chosen, (self.k, chosen.shape[1]))
-        return ParallelState(Centroids(chosen), self.rounds, Outcome.converged, answer.cost)  # type: ignore[attr-defined]
+        return ParallelState(self.kind(chosen), self.rounds, Outcome.converged, answer.cost)  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from daskmix.cli.options import how_to_keep, how_to_run, how_to_weigh, refuse_for_kmeans, what_to_fit, what_to_read
+from daskmix.cli.options import how_to_keep, how_to_run, how_to_weigh, refuse_for_the_other, what_to_fit, what_to_read
 from daskmix.cli.places import connected, free, opened
 from daskmix.cli.text import facts, print_facts
 
@@ -68,7 +68,7 @@ def fit(
 def estimator(kind: str, k: int, run: Any, options: Mapping[str, Any]) -> Any:
     """The estimator that the options describe."""
     given = {name: value for name, value in options.items() if value is not None}
-    refuse_for_kmeans(kind, given)
+    refuse_for_the_other(kind, given)
     from daskmix import GaussianMixture, KMeans
 
     if kind == "kmeans":

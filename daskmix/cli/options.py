@@ -36,6 +36,16 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return names
 
 
+def _temperatures(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    """8,4,2,1 -> the numbers."""
+    if value is None:
+        return None
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} must be numbers, as in 8,4,2,1", ctx, param) from None
+
+
 def auto_or_number(ctx: click.Context, param: click.Parameter, value: str | None) -> str | float | None:
     if value is None or value == "auto":
         return value
@@ -45,11 +55,19 @@ def auto_or_number(ctx: click.Context, param: click.Parameter, value: str | None
         raise click.BadParameter(f"{value!r} is neither auto nor a number", ctx, param) from None
 
 
-def refuse_for_kmeans(kind: str, given: Mapping[str, Any]) -> None:
-    """Refuse options that only mixtures have."""
-    only_mixtures = [f"--{name.replace('_', '-')}" for name in ("covariance_type", "reg_covar") if name in given]
-    if kind == "kmeans" and only_mixtures:
-        raise click.UsageError(f"{only_mixtures[0]} is for mixtures; leave it out, or pass --model gmm")
+# What only one kind of model has, and the options that say so.
+OF_MIXTURES = {
+    "covariance_type": "--covariance-type", "reg_covar": "--reg-covar", "covariance_init": "--covariance",
+    "equal_weights": "--equal-weights", "prior": "--prior", "algorithm": "--algorithm", "temperature": "--temperature",
+}  # fmt: skip
+OF_KMEANS = {"metric": "--metric"}
+
+
+def refuse_for_the_other(kind: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that only the other kind of model has."""
+    others, whose, other = (OF_MIXTURES, "mixtures", "gmm") if kind == "kmeans" else (OF_KMEANS, "K-means", "kmeans")
+    for name in others.keys() & given.keys():
+        raise click.UsageError(f"{others[name]} is for {whose}; leave it out, or pass --model {other}")
 
 
 def numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[int]:
@@ -129,8 +147,29 @@ what_to_fit = _several(
     click.option("-k", "k", required=True, type=click.IntRange(min=1), help="Number of clusters or components."),
     click.option(
         "--covariance-type",
-        type=click.Choice(STRUCTURES),
-        help="Shape of a mixture's covariances, or mclust's name of it; full by default.",
+        type=click.Choice((*STRUCTURES, "fixed")),
+        help="Shape of a mixture's covariances, or mclust's name of it; full by default. fixed is --covariance.",
+    ),
+    click.option(
+        "--covariance", "covariance_init", type=click.FloatRange(min=0, min_open=True),
+        help="With --covariance-type fixed: the variance of every feature in every component, which stays.",
+    ),
+    click.option("--equal-weights", is_flag=True, default=None, help="All components of a mixture weigh the same."),
+    click.option(
+        "--prior", type=click.Choice(["default"]),
+        help="A prior of means and covariances: mclust's default, against components without a covariance.",
+    ),
+    click.option(
+        "--algorithm", type=click.Choice(["em", "cem", "sem"]),
+        help="How a mixture shares rows out: by probability (em), each to the likeliest (cem), or drawn (sem).",
+    ),
+    click.option(
+        "--temperature", callback=_temperatures, metavar="T,T,...",
+        help="Of the first iterations of a mixture; the last goes on. 8,4,2,1 is deterministic annealing.",
+    ),
+    click.option(
+        "--metric", type=click.Choice(["euclidean", "cosine"]),
+        help="Of K-means: cosine clusters directions. euclidean by default.",
     ),
     click.option(
         "--init",

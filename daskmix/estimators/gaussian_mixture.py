@@ -19,7 +19,8 @@ from daskmix.covariance import Covariance, DiagonalCovariance, SharedCovariance,
 from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.estimators.base import Source
 from daskmix.estimators.kmeans import KMeans
-from daskmix.estimators.mixture_base import KINDS, MixtureEstimator, framed
+from daskmix.estimators.mixture_after import AfterFit
+from daskmix.estimators.mixture_base import KINDS, framed
 from daskmix.estimators.mixture_prior import check_prior, conjugate, given_prior
 from daskmix.estimators.mixture_start import STRUCTURES, MixtureStart
 from daskmix.fitting import Fit
@@ -34,7 +35,7 @@ FORGETTING = 0.7  # between 1/2, which forgets soonest, and 1, which never does
 GIVEN: tuple[type[Covariance], ...] = (SphericalCovariance, DiagonalCovariance, SharedCovariance)  # by its dimensions
 
 
-class GaussianMixture(MixtureEstimator):
+class GaussianMixture(AfterFit):
     """Gaussian mixture for data that need not fit in memory.
 
     Expectation-maximisation [1]_ from a start found on a uniform sample of the rows, accelerated where there are many.
@@ -78,7 +79,8 @@ class GaussianMixture(MixtureEstimator):
         maximum of likelihood times prior [7]_, and no component is without a covariance. "default" is mclust's
         `priorControl()`: `shrinkage` 0.01, the rows that the prior of a mean counts for; `mean` that of the rows; `dof`
         d + 2; `scale` the covariance of the rows over k ** (2 / d) (for ellipsoids of any orientation, and one more
-        pass), or the mean of their variances over that. A dict gives some of these four. Where all covariances are
+        pass; of rows with gaps, values that are missing count as uncorrelated), or the mean of their variances over
+        that. A dict gives some of these four. Where all covariances are
         equal, they have one prior together.
     algorithm : {"em", "cem", "sem"}
         How rows are shared out. "em" by their responsibilities. "cem" each to its likeliest component (classification

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import xarray as xr
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from daskmix.algorithms.acceleration import Accelerated, accelerated_lloyd
 from daskmix.algorithms.base import Algorithm, Chain, Outcome
 from daskmix.algorithms.lloyd import Lloyd, LloydState
 from daskmix.algorithms.seeding import ParallelSeeding, plus_plus, random_rows
-from daskmix.arrays import alongside, namespace
 from daskmix.block import Array
-from daskmix.centroids import Assign, Centroids
+from daskmix.centroids import ROUNDING, Assign, Centroids
 from daskmix.covariance import SphericalCovariance
+from daskmix.directions import Directions, unit
 from daskmix.errors import EmptyClusterWarning, InputError
-from daskmix.estimators.base import Estimator, Source
+from daskmix.estimators.base import Source
+from daskmix.estimators.cluster_base import ClusterEstimator, cluster_frame
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
 from daskmix.kernels import Frame, Order
-from daskmix.kernels.reference import enter, nearest, nearest_observed, squares_observed
 from daskmix.mixture import Learn
 from daskmix.race import Raced, Rung, ladder, race
 from daskmix.rows import beside
 from daskmix.sampling import Sample, Summary, completed
-from daskmix.store import LEFT_OUT, write_rows
+from daskmix.store import write_rows
 
 if TYPE_CHECKING:
     from daskmix.estimators.gaussian_mixture import GaussianMixture
@@ -42,7 +39,7 @@ ROUNDS = 5  # of k-means||
 ROWS_PER_CLUSTER = 20  # at least, where starts race on the sample
 
 
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
+class KMeans(ClusterEstimator):
     """K-means for data that need not fit in memory.
 
     Lloyd's algorithm from centres found on a uniform sample of the rows, accelerated where there are many. One pass
@@ -78,6 +75,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         used as the passes are worth; with a number the start is solved on all of them, whatever that costs.
     max_passes : int or None
         Most reads of every chunk, at least 2; when they are spent, the best model so far is the answer.
+    metric : {"euclidean", "cosine"}
+        "cosine" clusters directions: rows are taken at length one, centres are too, and each row goes to the centre
+        with the largest cosine (spherical K-means [5]_). A row of zeros has no direction and counts as missing.
     missing : {"raise", "drop", "em"}
         What to do about rows that hold NaN: refuse them, leave them out, or take what is there. With "em" distances are
         those of the features that a row has, and a centre is the mean, feature by feature, of its rows that have it:
@@ -96,7 +96,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     ----------
     cluster_centers_ : (k, d) float64, in the units of X
     inertia_ : float
-        Sum of w |x - nearest centre|^2 for exactly these centres.
+        Sum of w |x - nearest centre|^2 for exactly these centres; with metric="cosine" of directions, and so 2 w times
+        (1 - cosine).
     labels_ : (n,) int32, or lazy where X is lazy
         Computed when asked for.
     cluster_weights_ : (k,) float64
@@ -118,6 +119,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     .. [2] Bahmani et al. (2012), Scalable k-means++.
     .. [3] Anderson acceleration (Walker & Ni 2011) with the eigenvalues of saddle-free Newton (Dauphin et al. 2014).
     .. [4] Chi, Chi & Baraniuk (2016), k-POD: a method for k-means clustering of missing data.
+    .. [5] Dhillon & Modha (2001), Concept decompositions for large sparse text data using clustering.
 
     Examples
     --------
@@ -129,10 +131,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     >>> sorted(model.cluster_centers_.tolist())
     [[1.0, 2.0], [10.0, 2.0]]
     """
-
-    cluster_centers_: Array
-    cluster_weights_: Any
-    n_iter_: int
 
     def __init__(
         self,
@@ -146,6 +144,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         gap_tol: float = 1e-5,
         sample_size: int | str = "auto",
         max_passes: int | None = None,
+        metric: str = "euclidean",
         missing: str = "raise",
         warm_start: bool = False,
         random_state: Any = None,
@@ -161,6 +160,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         self.gap_tol = gap_tol
         self.sample_size = sample_size
         self.max_passes = max_passes
+        self.metric = metric
         self.missing = missing
         self.warm_start = warm_start
         self.random_state = random_state
@@ -244,13 +244,16 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
             return self.fit(X, y, sample_weight, sample_dims=sample_dims, variables=variables)
         self._check_options()
         opened, fit = self._begin(X, sample_weight, sample_dims, variables, history=self.history_)
-        frame = _frame(self.cluster_centers_, fit.rows.dtype)
+        frame = cluster_frame(self.cluster_centers_, fit.rows.dtype)
         centres = frame.enter(self.cluster_centers_)
         with fit:
             found = fit.ask(Assign(Centroids(centres), frame), "batch")
         mass = np.asarray(self.cluster_weights_) + found.mass
-        step = (found.first - (found.mass[:, None] - found.absent) * centres) / np.where(mass > 0, mass, 1.0)[:, None]
-        self.cluster_centers_, self.cluster_weights_ = frame.leave(centres + step), mass
+        seen = getattr(self, "_feature_weights", np.asarray(self.cluster_weights_)[:, None]) + found.seen
+        has_rows = seen > ROUNDING * mass[:, None]
+        step = np.where(has_rows, (found.first - found.seen * centres) / np.where(has_rows, seen, 1.0), 0.0)
+        self._weigh_features(seen)
+        self.cluster_centers_, self.cluster_weights_ = self._on_sphere(frame.leave(centres + step)), mass
         self.inertia_ = float(found.cost) / float(frame.scale[0]) ** 2
         self.n_iter_, self.converged_, self.gap_estimate_ = self.n_iter_ + 1, False, np.nan
         self._labels, self._fitted_on = None, (opened, sample_dims)
@@ -260,6 +263,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         k = self._whole("n_clusters", 1)
         self._whole("max_iter", 1)
         self._real("tol")
+        if self._option("metric", ("euclidean", "cosine")) == "cosine" and self.missing == "em":
+            raise InputError('a row with gaps has no direction; pass missing="drop", or metric="euclidean"')
         self._check_init(k)
         self._check_patience()
         return k
@@ -267,8 +272,30 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     def _lloyd(self, fit: Fit, summary: Summary) -> Lloyd:
         """The iteration that suits rows which lie so."""
         variance = float(summary.variance.mean())
-        frame = Frame.of(summary.mean, np.full(fit.rows.d, np.sqrt(variance)), fit.rows.dtype)
+        if self.metric == "cosine":  # of length one about the origin, in the frame too
+            frame = Frame(np.zeros(fit.rows.d), np.ones(fit.rows.d))
+        else:
+            frame = Frame.of(summary.mean, np.full(fit.rows.d, np.sqrt(variance)), fit.rows.dtype)
         return Lloyd(frame, float(self.tol) * variance * float(frame.scale[0]) ** 2, int(self.max_iter))
+
+    @property
+    def _kind(self) -> type[Centroids]:
+        return Directions if self.metric == "cosine" else Centroids
+
+    def _centroids(self, centres: Array) -> Centroids:
+        """Centres (k, d) in the frame, which a user gave or a step made."""
+        return self._kind(self._on_sphere(centres))
+
+    def _on_sphere(self, centres: Array) -> Array:
+        if self.metric != "cosine":
+            return centres
+        found = unit(centres)
+        if np.isnan(found).any():
+            raise InputError(f"centre {int(np.isnan(found).any(axis=1).argmax())} is zero, which is no direction")
+        return found
+
+    def _prepare(self) -> Callable[[Array], Array] | None:
+        return unit if self.metric == "cosine" else None
 
     def _check_init(self, k: int) -> None:
         if isinstance(self.init, str):
@@ -297,7 +324,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
                 warnings.warn(
                     f"explicit initial centres: one start instead of n_init={n_init}", RuntimeWarning, stacklevel=3
                 )
-            model = Centroids(self._given(init, k, fit, frame))
+            model = self._centroids(self._given(init, k, fit, frame))
             lloyd = replace(lloyd, max_iter=self._left(fit, lloyd.max_iter))
             return [lloyd], [lloyd.start(model)]
         parallel = isinstance(init, str) and init == "k-means||"
@@ -315,7 +342,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
             own = replace(lloyd, start_number=start)
             algorithm: Algorithm[Any, Any] = accelerated_lloyd(own, self._least_gap()) if accelerated else own
             if parallel:
-                seeding = ParallelSeeding(k, frame, fit.rows.dtype, int(rng.integers(2**31)), ROUNDS)
+                seeding = ParallelSeeding(k, frame, fit.rows.dtype, int(rng.integers(2**31)), ROUNDS, self._kind)
                 algorithm = Chain(seeding, algorithm)
             algorithms.append(algorithm)
             with fit.sampling():
@@ -325,13 +352,15 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
 
     def _drawn(self, k: int, frame: Frame, sample: Sample, rng: np.random.Generator) -> Centroids:
         """Centres from rows of the sample, or from the user's function."""
+        x = frame.enter(sample.x.astype(np.float64))
         if callable(self.init):
+            rows = frame.leave(completed(x, sample.w)) if np.isnan(x).any() else sample.x
             legacy = np.random.RandomState(rng.integers(2**31))
-            centres = np.asarray(self.init(completed(sample.x, sample.w), k, random_state=legacy), dtype=np.float64)
-            return Centroids(frame.enter(centres))
+            centres = np.asarray(self.init(rows, k, random_state=legacy), dtype=np.float64)
+            return self._centroids(frame.enter(centres))
         if isinstance(self.init, str) and self.init in ("random", "k-means||"):
-            return Centroids(random_rows(frame.enter(completed(sample.x, sample.w)), sample.w, k, rng))
-        return Centroids(plus_plus(frame.enter(sample.x.astype(np.float64)), sample.w, k, rng))
+            return self._kind(random_rows(completed(x, sample.w), sample.w, k, rng))
+        return self._kind(plus_plus(x, sample.w, k, rng))
 
     def _raced(self, starts: int, fit: Fit, lloyd: Lloyd, total: int, sample: Sample) -> list[Raced]:
         """Several starts, the best first, after as much of Lloyd's iteration on the sample as the passes are worth."""
@@ -339,7 +368,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         rungs = ladder(total, len(sample), ROWS_PER_CLUSTER * k, starts, whole=self.sample_size != "auto")
         few = sample.best(rungs[0].rows)
         rngs = [np.random.default_rng([self.seed_, start]) for start in range(rungs[0].racers)]
-        drawn = [Centroids(plus_plus(lloyd.frame.enter(few.x.astype(np.float64)), few.w, k, rng)) for rng in rngs]
+        drawn = [self._kind(plus_plus(lloyd.frame.enter(few.x.astype(np.float64)), few.w, k, rng)) for rng in rngs]
 
         def runner(rung: Rung) -> Accelerated:
             return accelerated_lloyd(replace(lloyd, max_iter=rung.passes), rung.gap_tol)
@@ -367,7 +396,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if len(absent):
             raise InputError(f"no row has the label {absent[0]}; labels 0..{k - 1} are needed")
         plain, fit.rows = fit.rows, beside(fit.rows, labels)
-        moments = fit.ask(Learn(k, Order.trace, frame, True, frame.enter(fit.mean)), "labels")
+        moments = fit.ask(Learn(k, Order.trace, frame, True, frame.enter(fit.mean), np.zeros(fit.rows.d)), "labels")
         fit.rows = plain
         return moments.first / np.where(moments.mass > 0, moments.mass, 1.0)[:, None]
 
@@ -375,12 +404,19 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         self.cluster_centers_ = frame.leave(best.model.centres)
         self.inertia_ = best.cost
         self.cluster_weights_ = best.mass
+        self._weigh_features(best.seen)
         self.n_iter_ = best.n_iter
         self.converged_ = best.outcome is Outcome.converged
         self.gap_estimate_ = best.gap
         self._n_features_out = len(self.cluster_centers_)
         self._labels = None
         self._fitted_on = (X, sample_dims)
+
+    def _weigh_features(self, seen: Array | None) -> None:
+        """Keep the weight of each cluster's rows that have each feature, where some may lack it: (k, d)."""
+        self.__dict__.pop("_feature_weights", None)
+        if self.missing == "em" and seen is not None:
+            self._feature_weights = np.array(np.broadcast_to(seen, self.cluster_centers_.shape))
 
     def _warn(self, best: LloydState, accelerated: bool) -> None:
         if accelerated and not self.converged_:
@@ -401,57 +437,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
                 stacklevel=3,
             )
 
-    @property
-    def labels_(self) -> Any:
-        """The label of each row that was fitted; computed when first asked for, lazy where X is lazy."""
-        if getattr(self, "_fitted_on", None) is None and getattr(self, "_labels", None) is None:
-            raise AttributeError("labels_ is there after fit, and not in a model that was loaded; use predict(X)")
-        if self._labels is None:
-            X, sample_dims = self._fitted_on
-            self._labels = self.predict(X, sample_dims=sample_dims)
-        return self._labels
-
-    def predict(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
-        """The nearest centre of each row: int32 (n,), in the type of X and lazy where X is; -2 for rows left out.
-
-        In xarray the sampled dims and their coordinates stay, and rows left out are NaN.
-        """
-        check_is_fitted(self)
-        attrs = (("long_name", "cluster"), ("n_clusters", len(self.cluster_centers_)))
-        labels = self._function("label", partial(_labels, self.cluster_centers_), np.int32, LEFT_OUT, attrs=attrs)
-        return self._answer(X, labels, sample_dims, variables)
-
-    def transform(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
-        """Distance of each row to each centre: (n, k), in the type of X and lazy where X is; NaN for rows left out."""
-        check_is_fitted(self)
-        dtype = np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64
-        k = len(self.cluster_centers_)
-        distances = self._function(
-            "distance", partial(_distances, self.cluster_centers_), dtype, width=k, over="cluster"
-        )
-        return self._answer(X, distances, sample_dims, variables)
-
-    def score(
-        self, X: Source, y: Any = None, sample_weight: Any = None, *, sample_dims: Any = None, variables: Any = None
-    ) -> float:
-        """Minus the inertia of these rows; one pass."""
-        check_is_fitted(self)
-        fit = Fit(self._rows(self._opened(X, variables), sample_weight, sample_dims, reset=False))
-        frame = _frame(self.cluster_centers_, fit.rows.dtype)
-        cost = fit.ask(Assign(Centroids(frame.enter(self.cluster_centers_)), frame), "score").cost
-        return -float(cost) / float(frame.scale[0]) ** 2
-
-    def to_xarray(self) -> xr.Dataset:
-        """Centres and weights of the clusters as a Dataset over cluster and feature."""
-        check_is_fitted(self)
-        return xr.Dataset(
-            {
-                "cluster_centers": (("cluster", "feature"), self.cluster_centers_),
-                "cluster_weights": ("cluster", self.cluster_weights_),
-            },
-            coords=self._feature_coords(),
-            attrs={"inertia": self.inertia_, "n_iter": self.n_iter_, "n_passes": self.n_passes_},
-        )
+    def _check_euclidean(self, what: str) -> None:
+        if self.metric != "euclidean":
+            raise InputError(f'{what} knows no directions: fit metric="euclidean" to rows that you bring to length one')
 
     def to_mixture(self) -> GaussianMixture:
         """The mixture whose classification EM is K-means: equal weights, and one spherical covariance (EII).
@@ -467,14 +455,16 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         from daskmix.estimators.gaussian_mixture import GaussianMixture  # which knows K-means
 
         check_is_fitted(self)
+        self._check_euclidean("a mixture")
         (k, d), mass = self.cluster_centers_.shape, float(np.sum(self.cluster_weights_))
+        values = float(getattr(self, "_feature_weights", mass * np.ones(d)).sum())
         if not self.inertia_ > 0:
             raise InputError(f"inertia_ is {self.inertia_}, so the mixture would have no variance")
         model = GaussianMixture(
             k, covariance_type="EII", equal_weights=True, missing=self.missing, random_state=self.random_state,
             run=self.run,
         )  # fmt: skip
-        covariance = SphericalCovariance.of(np.full(k, self.inertia_ / (mass * d)))
+        covariance = SphericalCovariance.of(np.full(k, self.inertia_ / values))
         model._set_parameters(np.full(k, 1.0 / k), self.cluster_centers_.copy(), covariance)
         model.lower_bound_, model._mass, model._certainty, model._smoothing = np.nan, mass, np.nan, np.zeros(d)
         self._hand_over(model)
@@ -485,6 +475,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         from sklearn.cluster import KMeans as Peer
 
         check_is_fitted(self)
+        self._check_euclidean("scikit-learn's K-means")
         peer = Peer(n_clusters=len(self.cluster_centers_), max_iter=self.max_iter, tol=self.tol)
         peer.cluster_centers_ = np.ascontiguousarray(self.cluster_centers_)
         peer.inertia_, peer.n_iter_, peer.n_features_in_ = self.inertia_, self.n_iter_, self.n_features_in_
@@ -492,37 +483,3 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if hasattr(self, "feature_names_in_"):
             peer.feature_names_in_ = self.feature_names_in_
         return peer
-
-    def _row_bytes(self) -> int:
-        k, d = self.cluster_centers_.shape
-        return 16 * (k + d)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "cluster_centers_")
-
-    def __sklearn_tags__(self) -> Tags:
-        tags: Tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.input_tags.allow_nan = self.missing != "raise"
-        return tags
-
-
-def _frame(centres: Array, dtype: np.dtype) -> Frame:
-    """Coordinates for rows near these centres."""
-    spread = float(np.sqrt(centres.var(axis=0).mean()))
-    return Frame.of(centres.mean(axis=0), np.full(centres.shape[1], spread), dtype)
-
-
-def _labels(centres: Array, x: Array, gaps: bool) -> Array:
-    frame = _frame(centres, x.dtype)
-    return (nearest_observed if gaps else nearest)(enter(x, frame), frame.enter(centres))[0]
-
-
-def _distances(centres: Array, x: Array, gaps: bool) -> Array:
-    if gaps:
-        return namespace(x).sqrt(squares_observed(x, centres))
-    xp, centres = namespace(x), alongside(centres, x)
-    out = xp.empty((len(x), len(centres)))
-    for j in range(len(centres)):
-        out[:, j] = xp.sqrt(((x - centres[j]) ** 2).sum(axis=1))
-    return out

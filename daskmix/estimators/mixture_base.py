@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
+from numbers import Integral
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 from sklearn.base import DensityMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from daskmix.block import Array, Missing
+from daskmix.algorithms.merging import Merging
+from daskmix.block import Array
 from daskmix.covariance import Covariance
+from daskmix.derived import Draws
 from daskmix.device import suited
 from daskmix.errors import InputError
 from daskmix.estimators.base import Estimator, Source
 from daskmix.estimators.mixture_start import STRUCTURES
 from daskmix.fitting import Fit
 from daskmix.kernels import Frame, Order, compiled
-from daskmix.kernels.reference import normalise
+from daskmix.kernels.reference import mahalanobis, normalise
 from daskmix.mixture import SOFT, Conjugate, Explain, Family, Mixture, Moments, Sharing
 from daskmix.sampling import Summary
-from daskmix.sources.dask import is_dask_frame
 from daskmix.store import LEFT_OUT
 from daskmix.structures import Structure
 
@@ -62,15 +65,19 @@ class MixtureEstimator(DensityMixin, Estimator):
     def predict(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
         """The most probable component of each row: int32 (n,), in the type of X and lazy where X is; -2 if left out."""
         check_is_fitted(self)
-        attrs = (("long_name", "component"), ("n_components", len(self.weights_)))
-        function = self._function("label", partial(_labels, self._model()), np.int32, LEFT_OUT, attrs=attrs)
+        labels, k = self._label_function()
+        attrs = (("long_name", "component"), ("n_components", k))
+        function = self._function("label", labels, np.int32, LEFT_OUT, attrs=attrs)
         return self._answer(X, function, sample_dims, variables)
+
+    def _label_function(self) -> tuple[Callable[[Array, bool], Array], int]:
+        return partial(_labels, self._model()), len(self.weights_)
 
     def predict_proba(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
         """Responsibilities: probability of each component given the row, (n, k), in the type of X."""
         check_is_fitted(self)
         k = len(self.weights_)
-        of_rows = partial(_responsibilities, self._model())
+        of_rows = partial(responsibilities, self._model())
         function = self._function("probability", of_rows, np.float64, width=k, over="component")
         return self._answer(X, function, sample_dims, variables)
 
@@ -80,24 +87,13 @@ class MixtureEstimator(DensityMixin, Estimator):
         function = self._function("uncertainty", partial(_uncertainty, self._model()), np.float64)
         return self._answer(X, function, sample_dims, variables)
 
-    def impute(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
-        """Rows with what the mixture expects where a value is missing, given those that are there: (n, d).
-
-        In the type of X and lazy where X is; of a Dataset a DataArray with the dim "feature". Rows of which nothing is
-        there stay NaN. Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
-        """
+    def mahalanobis(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
+        """Mahalanobis distance of each row to each component, by the features that it has: (n, k), in the type of X."""
         check_is_fitted(self)
-        d, dtype = self.means_.shape[1], np.result_type(getattr(X, "dtype", np.float64), np.float32)
-        function = self._function("imputed", partial(_completed, self._model()), dtype, width=d, over="feature")
-        found = self._answer(X, replace(function, missing=Missing.observe), sample_dims, variables)
-        names = getattr(self, "feature_names_in_", None)
-        if names is None:
-            return found
-        if isinstance(found, xr.DataArray):
-            return found.assign_coords(feature=[str(name) for name in names])
-        if is_dask_frame(found):
-            return found.rename(columns=dict(zip(found.columns, names, strict=True)))
-        return found
+        of_rows = partial(_mahalanobis, self._model())
+        k = len(self.weights_)
+        function = self._function("mahalanobis", of_rows, np.float64, width=k, over="component")
+        return self._answer(X, function, sample_dims, variables)
 
     def score_samples(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
         """Log density of each row, in units of X: (n,), in the type of X."""
@@ -121,17 +117,75 @@ class MixtureEstimator(DensityMixin, Estimator):
             raise InputError("no row is left to score: X is empty, or every row is missing or of weight zero")
         return measured
 
-    def sample(self, n_samples: int = 1) -> tuple[Array, Array]:
-        """Rows drawn from the mixture, (n, d), and their components, (n,)."""
+    def sample(self, n_samples: int = 1, *, chunks: Any = None) -> tuple[Any, Any]:
+        """Rows drawn from the mixture, (n, d), and their components, (n,).
+
+        With `chunks`, rows of each or as Dask takes it, both are Dask arrays, drawn when they are computed: each row
+        depends on `random_state` and its number alone, not on the chunks.
+        """
         check_is_fitted(self)
         if n_samples < 1:
             raise InputError(f"n_samples={n_samples} must be at least 1")
+        if chunks is not None:
+            seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+            draws, index = Draws(self._model(), seed), da.arange(n_samples, chunks=chunks)
+            d = self.means_.shape[1]
+            rows = index.map_blocks(draws.rows, new_axis=1, chunks=(*index.chunks, (d,)), dtype=np.float64)
+            return rows, index.map_blocks(draws.components, dtype=np.int64)
         rng = check_random_state(self.random_state)
         counts = rng.multinomial(n_samples, self.weights_ / self.weights_.sum())
         k, d = self.means_.shape
         dense = self._model().covariance.dense(k, d)
         drawn = [rng.multivariate_normal(m, c, n) for m, c, n in zip(self.means_, dense, counts, strict=True)]
         return np.concatenate(drawn), np.repeat(np.arange(k), counts)
+
+    def merge(
+        self,
+        X: Source,
+        n_clusters: int = 1,
+        sample_weight: Any = None,
+        *,
+        sample_dims: Any = None,
+        variables: Any = None,
+    ) -> xr.Dataset:
+        """Components merged into clusters, two at a time, down to `n_clusters`; a pass over X for each number.
+
+        Of all pairs those are merged that lower the entropy of the clusters' probabilities most, so that a cluster
+        which takes several components to describe becomes one (clustCombi; Baudry, Raftery, Celeux, Lo & Gottardo
+        2010). Where entropy over n_clusters bends is a good number.
+
+        Returns
+        -------
+        xr.Dataset
+            `cluster` (n_clusters, component), the number of the cluster of each component, and `entropy` (n_clusters),
+            the mean of a row in nats. Labels are `found.cluster.sel(n_clusters=3).values[model.predict(X)]`.
+
+        Raises
+        ------
+        InputError, InputTypeError
+            X cannot be used, or there are not so many components.
+        """
+        check_is_fitted(self)
+        k = len(self.weights_)
+        if isinstance(n_clusters, bool) or not isinstance(n_clusters, Integral) or not 1 <= n_clusters <= k:
+            raise InputError(
+                f"n_clusters={n_clusters!r} must be a whole number from 1 to {k}, the number of components"
+            )
+        algorithm = Merging(partial(responsibilities, self._model()), k, int(n_clusters))
+        with Fit(self._rows(self._opened(X, variables), sample_weight, sample_dims, reset=False)) as fit:
+            (ended,) = fit.run([algorithm], [algorithm.start()], "merge", "entropy")
+        mergers = ended.mergers
+        cluster = np.empty((len(mergers), k), dtype=np.int64)
+        for row, merger in zip(cluster, mergers, strict=True):
+            for number, group in enumerate(merger.groups):
+                row[list(group)] = number
+        return xr.Dataset(
+            {
+                "cluster": (("n_clusters", "component"), cluster),
+                "entropy": ("n_clusters", np.array([merger.entropy for merger in mergers])),
+            },
+            coords={"n_clusters": [len(merger.groups) for merger in mergers], "component": np.arange(k)},
+        )
 
     def to_xarray(self) -> xr.Dataset:
         """Weights, means and covariances as a Dataset over component, feature and feature_2."""
@@ -233,7 +287,7 @@ def _labels(model: Mixture, x: Array, gaps: bool) -> Array:
     return _joint(model, x, gaps).argmax(axis=1)
 
 
-def _responsibilities(model: Mixture, x: Array, gaps: bool) -> Array:
+def responsibilities(model: Mixture, x: Array, gaps: bool) -> Array:
     return normalise(_joint(model, x, gaps))[0]
 
 
@@ -245,10 +299,9 @@ def _log_density(model: Mixture, x: Array, gaps: bool) -> Array:
     return normalise(_joint(model, x, gaps))[1]
 
 
-def _completed(model: Mixture, x: Array, gaps: bool) -> Array:
-    """Rows with their conditional means where values are missing: (n, d)."""
-    if not gaps:
-        return x
+def _mahalanobis(model: Mixture, x: Array, gaps: bool) -> Array:
     within, frame = framed(model, x.dtype)
-    densities = within.observed(np.zeros(x.shape[1]), np.log(frame.scale))
-    return suited(compiled, x).complete(x, frame, densities)
+    nothing = np.zeros(x.shape[1])
+    centred = within.covariance.centred(within.means, nothing[:1])  # of which a distance has no constant
+    densities = within.observed(nothing, nothing) if gaps else centred
+    return mahalanobis(x, frame, densities)

@@ -23,7 +23,7 @@ from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.fitting import Fit, sampled
 from daskmix.kernels import Frame, Order
 from daskmix.kernels.reference import moments, nearest, nearest_observed
-from daskmix.mixture import Explain, Family, Learn, Mixture, Moments, Origin
+from daskmix.mixture import Explain, Family, Learn, Mixture, Moments, Origin, on_diagonal
 from daskmix.race import Raced, Rung, ladder, local_steps, race
 from daskmix.rows import beside
 from daskmix.sampling import Sample, Summary, completed
@@ -130,7 +130,7 @@ class MixtureStart:
     @cached_property
     def x(self) -> Array:
         """The sample in the frame, completed."""
-        return self.frame.enter(completed(self.sample.x, self.sample.w))
+        return completed(self.frame.enter(self.sample.x.astype(np.float64)), self.sample.w)
 
     @cached_property
     def observed(self) -> Array:
@@ -287,14 +287,23 @@ class MixtureStart:
 
     def _near(self, centres: Array, units: Array | float = 1.0) -> Mixture:
         """Every row of the sample to its nearest centre, which stands for what is missing."""
-        x = self.observed
+        x, order = self.observed, self.structure.order
         cluster, _ = (nearest if x is self.x else nearest_observed)(x * units, centres)
-        x = np.where(np.isnan(x), centres[cluster] / units, x)
+        absent, x = np.isnan(x), np.where(np.isnan(x), centres[cluster] / units, x)
         own = [cluster == j for j in range(self.k)]
-        each = [moments(x[rows], self.sample.w[rows, None], self.structure.order) for rows in own]
+        each = [moments(x[rows], self.sample.w[rows, None], order) for rows in own]
         mass, first, second = (np.stack(values) for values in zip(*each, strict=True))
-        second = second.sum(axis=0) if self.structure.order is Order.pooled else second[:, 0]
+        second = second.sum(axis=0) if order is Order.pooled else second[:, 0]
+        if absent.any():
+            second = second + on_diagonal(self._unseen(x - centres[cluster] / units, absent, own), order)
         return self._estimated(Moments(mass[:, 0], first[:, 0], second, 0.0, 0.0, Origin()))
+
+    def _unseen(self, away: Array, absent: Array, own: list[Array]) -> Array:
+        """What values that are missing would add to the scatter: as much as those that are there, each (k, d)."""
+        lacking = np.stack([self.sample.w[rows] @ absent[rows] for rows in own])
+        seen = np.stack([self.sample.w[rows] @ ~absent[rows] for rows in own])
+        scatter = np.stack([self.sample.w[rows] @ away[rows] ** 2 for rows in own])
+        return lacking * np.where(seen > 0, scatter / np.where(seen > 0, seen, 1.0), self.variance)
 
     def _of_shares(self, given: Array) -> Mixture:
         total = self.fit.rows.counted("init_params")
@@ -304,7 +313,7 @@ class MixtureStart:
             )
         plain, self.fit.rows = self.fit.rows, beside(self.fit.rows, given)
         mean = self.frame.enter(self.summary.mean)
-        learn = Learn(self.k, self.structure.order, self.frame, given.ndim == 1, mean)
+        learn = Learn(self.k, self.structure.order, self.frame, given.ndim == 1, mean, self.variance)
         answer = self.fit.ask(learn, "labels")
         self.fit.rows = plain
         return self._estimated(answer)

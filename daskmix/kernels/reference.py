@@ -10,7 +10,7 @@ import numpy as np
 
 from daskmix.arrays import Array, alongside, namespace, to_host
 from daskmix.kernels import Assigned, Bounds, Centred, Densities, Explained, Frame, Observed, Order, Product
-from daskmix.kernels.gaps import ordered, patterns
+from daskmix.kernels.gaps import Pattern, ordered, patterns
 
 in_tiles = False
 
@@ -161,13 +161,29 @@ def _squared_mahalanobis(y: Array, densities: Centred) -> Array:
 
 def _log_joint_observed(y: Array, densities: Observed) -> Array:
     out = namespace(y).empty((len(y), len(densities.means)))
+    for rows, pattern, j, squared in _squared_observed(y, densities):
+        out[rows, j] = float(pattern.constants[j]) - 0.5 * squared
+    return out / densities.temperature
+
+
+def _squared_observed(y: Array, densities: Observed) -> Iterator[tuple[Array, Pattern, int, Array]]:
+    """The squared Mahalanobis distance of what is there of some rows to each mean in turn."""
     for rows, pattern in patterns(y, densities):
-        rows = alongside(rows, y)
-        factors = alongside(pattern.factors, y)
+        rows, factors = alongside(rows, y), alongside(pattern.factors, y)
         for j, z in enumerate(_away(y, rows, pattern.seen, densities)):
             white = z @ factors[j]
-            out[rows, j] = float(pattern.constants[j]) - 0.5 * (white * white).sum(axis=1)
-    return out / densities.temperature
+            yield rows, pattern, j, (white * white).sum(axis=1)
+
+
+def mahalanobis(x: Array, frame: Frame, densities: Centred | Observed) -> Array:
+    """The Mahalanobis distance of each row to each mean, by what is there of it: (n, k)."""
+    y = enter(x, frame).astype(np.float64, copy=False)
+    if isinstance(densities, Centred):
+        return namespace(y).sqrt(_squared_mahalanobis(y, densities))
+    out = namespace(y).empty((len(y), len(densities.means)))
+    for rows, _, j, squared in _squared_observed(y, densities):
+        out[rows, j] = namespace(y).sqrt(squared)
+    return out
 
 
 def _away(y: Array, rows: Array, seen: Array, densities: Observed) -> Iterator[Array]:

@@ -1,0 +1,93 @@
+"""What follows from a mixture without another look at the rows: marginals, conditionals, draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from daskmix.block import Array
+from daskmix.kernels import LOG_2PI, Order
+from daskmix.mixture import Family, Mixture
+from daskmix.sampling import uniform
+from daskmix.structures import Diagonal, Full, Spherical, Structure, Tied
+
+# Of a structure that says how components are alike, a part says less.
+PLAIN: dict[Order, Structure] = {
+    Order.full: Full(),
+    Order.pooled: Tied(),
+    Order.diagonal: Diagonal(),
+    Order.trace: Spherical(),
+}
+BELOW_ONE = 1.0 - 2.0**-53
+
+
+def _plain(weights: Array, means: Array, values: Array, order: Order) -> Mixture:
+    structure = PLAIN[order]
+    return Mixture(weights, means, structure.covariance.of(values), Family(structure))
+
+
+def _part(values: Array, features: Array, order: Order) -> Array:
+    """Covariances of some features."""
+    if order is Order.trace:
+        return values
+    if order is Order.diagonal:
+        return values[:, features]
+    return values[..., features, :][..., features]
+
+
+def marginal(model: Mixture, features: Array) -> Mixture:
+    """The mixture of some features, in this order."""
+    order = model.structure.order
+    values = _part(model.covariance.values, features, order)
+    return _plain(model.weights, model.means[:, features], values, order)
+
+
+def conditional(model: Mixture, given: Array, at: Array) -> Mixture:
+    """The mixture of the other features, where these have the values `at` (o,).
+
+    Eaton (1983), Multivariate Statistics, proposition 3.13, for each component; weights by Bayes' rule.
+    """
+    order, (k, d) = model.structure.order, model.shape
+    rest = np.setdiff1d(np.arange(d), given)
+    dense = np.array(model.covariance.dense(k, d))
+    factors = np.linalg.inv(np.linalg.cholesky(dense[:, given][:, :, given]))
+    white = np.einsum("koe,ke->ko", factors, at - model.means[:, given])
+    log_det = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+    joint = np.log(model.weights) + log_det - 0.5 * ((white**2).sum(axis=1) + len(given) * LOG_2PI)
+    weights = np.exp(joint - joint.max())
+    half = np.einsum("kre,koe->kro", dense[:, rest][:, :, given], factors)
+    means = model.means[:, rest] + np.einsum("kro,ko->kr", half, white)
+    values = _part(model.covariance.values, rest, order)
+    if order in (Order.full, Order.pooled):
+        explained = half @ half.transpose(0, 2, 1)
+        values = values - (explained if order is Order.full else explained[0])
+    return _plain(weights / weights.sum(), means, values, order)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Rows of a mixture, each from the seed and its index alone, so that they do not depend on how they are cut."""
+
+    model: Mixture
+    seed: int
+
+    def components(self, index: Array) -> Array:
+        """(n,)"""
+        cumulative = np.cumsum(self.model.weights)
+        return np.searchsorted(cumulative[:-1], uniform(self.seed, index) * cumulative[-1])
+
+    def rows(self, index: Array) -> Array:
+        """(n, d)"""
+        k, d = self.model.shape
+        uniforms = np.column_stack([uniform(self.seed + 1 + f, index) for f in range(d)])
+        # A draw of one would be infinitely far.
+        normal, component = ndtri(np.minimum(uniforms, BELOW_ONE)), self.components(index)
+        lower = np.linalg.cholesky(np.array(self.model.covariance.dense(k, d)))
+        out = self.model.means[component]
+        for j in range(k):
+            own = component == j
+            # Not by BLAS, whose last digits depend on how many rows there are.
+            out[own] += np.einsum("nd,ed->ne", normal[own], lower[j])
+        return out
