@@ -160,6 +160,19 @@ def test_components_merge_by_entropy():
     assert len({(a, b) for a, b in zip(merged, label, strict=True)}) == 3
 
 
+def test_mergers_take_a_pass_for_each_number_of_clusters():
+    x, _ = three_clusters()
+    model, reads = GaussianMixture(5, random_state=0, reg_covar=0.05).fit(x), []
+
+    def read(block):
+        reads.append(len(block))
+        return block
+
+    lazy = da.from_array(x, chunks=(300, 2)).map_blocks(read, meta=np.empty((0, 2)))
+    assert model.merge(lazy, 2).sizes["n_clusters"] == 4
+    assert reads == [300] * 3 * 4
+
+
 def test_each_merger_is_the_best():
     x, _ = three_clusters(300)
     model = GaussianMixture(5, random_state=1, reg_covar=0.05).fit(x)

@@ -148,11 +148,9 @@ class BisectingKMeans(ClusterEstimator):
         self.seed_ = self._draw_seed()
         with fit:
             summary, sample = fit.survey(k, self._sample_rows(fit.rows, k, 0), self.seed_)
-            variance = float(summary.variance.mean())
-            frame = Frame.of(summary.mean, np.full(fit.rows.d, np.sqrt(variance)), fit.rows.dtype)
-            unit = float(frame.scale[0]) ** 2
-            lloyd = Lloyd(frame, float(self.tol) * variance * unit, int(self.max_iter))
-            root = Node(frame.enter(summary.mean), summary.mass, float(summary.scatter.sum()) * unit)
+            lloyd = self._lloyd(fit, summary)
+            frame, scatter = lloyd.frame, float(summary.scatter.sum())
+            root = Node(frame.enter(summary.mean), summary.mass, scatter * float(frame.scale[0]) ** 2)
             starts = _Starts(fit, lloyd, sample, self.seed_, int(self.n_init))
             algorithm = Bisecting(lloyd, k, merit, starts)
             (ended,) = fit.run([algorithm], [algorithm.start(root)], "bisecting", "inertia")

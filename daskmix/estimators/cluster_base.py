@@ -12,6 +12,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, Transfor
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from daskmix.algorithms.lloyd import Lloyd
 from daskmix.arrays import alongside, namespace
 from daskmix.block import Array
 from daskmix.centroids import Assign, Centroids
@@ -19,6 +20,7 @@ from daskmix.estimators.base import Estimator, Source
 from daskmix.fitting import Fit
 from daskmix.kernels import Frame
 from daskmix.kernels.reference import enter, nearest, nearest_observed, squares_observed
+from daskmix.sampling import Summary
 from daskmix.store import LEFT_OUT
 
 
@@ -91,6 +93,15 @@ class ClusterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
             coords=self._feature_coords(),
             attrs={"inertia": self.inertia_, "n_iter": self.n_iter_, "n_passes": self.n_passes_},
         )
+
+    def _lloyd(self, fit: Fit, summary: Summary) -> Lloyd:
+        """The iteration that suits rows which lie so."""
+        variance = float(summary.variance.mean())
+        if self.metric == "cosine":  # of length one about the origin, in the frame too
+            frame = Frame(np.zeros(fit.rows.d), np.ones(fit.rows.d))
+        else:
+            frame = Frame.of(summary.mean, np.full(fit.rows.d, np.sqrt(variance)), fit.rows.dtype)
+        return Lloyd(frame, float(self.tol) * variance * float(frame.scale[0]) ** 2, int(self.max_iter))
 
     def _row_bytes(self) -> int:
         k, d = self.cluster_centers_.shape

@@ -28,7 +28,7 @@ from daskmix.kernels import Frame, Order
 from daskmix.mixture import Learn
 from daskmix.race import Raced, Rung, ladder, race
 from daskmix.rows import beside
-from daskmix.sampling import Sample, Summary, completed
+from daskmix.sampling import Sample, completed
 from daskmix.store import write_rows
 
 if TYPE_CHECKING:
@@ -268,15 +268,6 @@ class KMeans(ClusterEstimator):
         self._check_init(k)
         self._check_patience()
         return k
-
-    def _lloyd(self, fit: Fit, summary: Summary) -> Lloyd:
-        """The iteration that suits rows which lie so."""
-        variance = float(summary.variance.mean())
-        if self.metric == "cosine":  # of length one about the origin, in the frame too
-            frame = Frame(np.zeros(fit.rows.d), np.ones(fit.rows.d))
-        else:
-            frame = Frame.of(summary.mean, np.full(fit.rows.d, np.sqrt(variance)), fit.rows.dtype)
-        return Lloyd(frame, float(self.tol) * variance * float(frame.scale[0]) ** 2, int(self.max_iter))
 
     @property
     def _kind(self) -> type[Centroids]:
