@@ -11,7 +11,7 @@ import numpy as np
 from scipy.linalg.lapack import dtrtri
 
 from daskmix.block import Array
-from daskmix.errors import CollapsedComponentError
+from daskmix.errors import CollapsedComponentError, collapsed_components
 from daskmix.kernels import Centred, Order, Product, upper_triangle
 
 
@@ -59,6 +59,15 @@ class Covariance(ABC):
     @abstractmethod
     def rescaled(self, scale: Array) -> Covariance:
         """The covariances of x * scale."""
+
+    def of_components(self, numbers: Array) -> Self:
+        """Those of the components with these numbers."""
+        return type(self)(self.values[numbers], self.factors[numbers])
+
+    def with_components(self, which: Array, other: Covariance) -> Self:
+        """With those of another for these components (k,); all, or none, where all share one."""
+        mask = which[(slice(None),) + (None,) * (self.values.ndim - 1)]
+        return type(self)(np.where(mask, other.values, self.values), np.where(mask, other.factors, self.factors))
 
     @abstractmethod
     def product(self, means: Array, constants: Array, dtype: np.dtype) -> Product:
@@ -185,6 +194,9 @@ class SharedCovariance(Covariance):
     @classmethod
     def of(cls, values: Array) -> Self:
         return cls(values, _factors(values[None], shared=True)[0])
+
+    def of_components(self, numbers: Array) -> Self:
+        return self
 
     @classmethod
     def of_precisions(cls, precisions: Array) -> Self:
@@ -349,8 +361,9 @@ class SphericalCovariance(_Variances):
 def collapsed(component: int | None, why: str) -> CollapsedComponentError:
     """To raise where a component, or the covariance that all share, is singular."""
     who = "the shared covariance" if component is None else f"component {component}"
-    return CollapsedComponentError(
-        f'{who} collapsed: {why}; pass reg_covar="auto" or a larger reg_covar, or ask for fewer components'
+    return collapsed_components(
+        () if component is None else (component,),
+        f'{who} collapsed: {why}; pass reg_covar="auto" or a larger reg_covar, or ask for fewer components',
     )
 
 

@@ -32,7 +32,16 @@ class UnitsError(FeatureError):
 
 
 class CollapsedComponentError(InputError):
-    """A component's covariance is singular, so its density is infinite."""
+    """Components have too few rows, or a covariance is singular, so that its density is infinite."""
+
+    components: tuple[int, ...] = ()  # none where it is the covariance that all share
+
+
+def collapsed_components(components: Sequence[int], message: str) -> CollapsedComponentError:
+    """The error that says which components collapsed."""
+    error = CollapsedComponentError(message)
+    error.components = tuple(components)
+    return error
 
 
 class StoreNotFoundError(DaskmixError, FileNotFoundError):
@@ -76,7 +85,7 @@ class EmptyClusterWarning(UserWarning):
 
 
 class CollapsedComponentWarning(UserWarning):
-    """A component lost all its rows and was kept where it was."""
+    """A component lost its rows or its covariance; the message says what became of it."""
 
 
 class MixedWorkersWarning(UserWarning):

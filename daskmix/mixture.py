@@ -14,6 +14,7 @@ from daskmix.arrays import alongside, namespace, to_host
 from daskmix.block import Array, Block
 from daskmix.covariance import Covariance
 from daskmix.errors import CollapsedComponentWarning
+from daskmix.given import Held
 from daskmix.kernels import LOG_2PI, Densities, Explained, Features, Frame, Kernels, Observed, Order, Product, joined
 from daskmix.kernels.reference import enter, moments
 from daskmix.reduction import FEW_BYTES, Linear, Reduction, Sums
@@ -75,14 +76,23 @@ class Family:
     structure: Structure
     equal_weights: bool = False  # whether all components have the same
     prior: Conjugate | None = None  # in the coordinates of the mixture
+    held: Held | None = None  # in these, too
 
     def n_parameters(self, k: int, d: int) -> int:
         """Free parameters of one with k components in d features."""
-        return (0 if self.equal_weights else k - 1) + k * d + self.structure.n_parameters(k, d)
+        weights, means, covariances = (k, k, k) if self.held is None else self.held.free()
+        own = self.structure.n_parameters(covariances, d) if covariances else 0
+        return (0 if self.equal_weights else max(weights - 1, 0)) + means * d + own
 
     def weights(self, mass: Array) -> Array:
         """The best for this mass of the components: (k,)."""
+        if self.held is not None:
+            return self.held.weights_of(mass)
         return np.full(len(mass), 1.0 / len(mass)) if self.equal_weights else mass / mass.sum()
+
+    def rigid(self, k: int) -> Array:
+        """Which components are given, so that they need no rows: (k,)."""
+        return np.zeros(k, dtype=bool) if self.held is None else self.held.rigid()
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,8 @@ class Mixture:
         if dead.any():
             # Its own moments stand in for those of the rows that it no longer has.
             sums = sums.with_components(dead, self, floor)
+        dead &= ~self.family.rigid(len(dead))
+        if dead.any():
             names = ", ".join(str(j) for j in np.flatnonzero(dead))
             warnings.warn(
                 f"component {names} lost all its rows and was kept where it was; ask for fewer components "
@@ -200,6 +212,33 @@ class Mixture:
                 stacklevel=2,
             )
         return sums.estimate(self.family, floor, self.covariance)
+
+    def without(self, which: Array) -> Mixture:
+        """The mixture of all other components."""
+        left = np.delete(np.arange(self.shape[0]), which)
+        weights = self.family.weights(np.maximum(self.weights[left], TINY))
+        return replace(self, weights=weights, means=self.means[left], covariance=self.covariance.of_components(left))
+
+    def restarted(self, which: Array) -> Mixture:
+        """With halves of the components of most weight in the place of these, apart along the longest axis."""
+        k = self.shape[0]
+        parents, weights, means = np.arange(k), self.weights.copy(), self.means.copy()
+        dense, weights[which] = self.covariance.dense(*self.shape), 0.0
+        for j in which:
+            i = int(weights[:k].argmax())
+            weights[[i, j]], parents[j] = weights[i] / 2, parents[i]
+            spread, axes = np.linalg.eigh(dense[parents[i]])
+            away = 0.5 * np.sqrt(spread[-1]) * axes[:, -1]
+            means[i], means[j] = means[i] - away, means[i] + away
+        covariance = self.covariance.of_components(parents)
+        return replace(self, weights=self.family.weights(weights), means=means, covariance=covariance).held()
+
+    def held(self) -> Mixture:
+        """With the means and covariances that are given where they stay."""
+        held = self.family.held
+        if held is None:
+            return self
+        return replace(self, means=held.means_of(self.means), covariance=held.covariance_of(self.covariance))
 
     def rescaled(self, scale: Array, means: Array) -> Mixture:
         """The same mixture of x * scale, with these means."""
@@ -262,7 +301,7 @@ class Mixture:
         covariance = self.covariance.at(covariances, d)
         # What lies between covariances of a structure need not be one.
         covariance = self.structure.nearest(covariance, np.maximum(weights, TINY), d, self.covariance)
-        return Mixture(weights, means.reshape(k, d), covariance, self.family)
+        return Mixture(weights, means.reshape(k, d), covariance, self.family).held()
 
     def in_metric(self, moves: Array) -> Array:
         """Moves of the coordinates (m, p) in units of the Fisher information of a row whose component is known.
@@ -317,15 +356,18 @@ class Moments(Sums):
 
     def estimate(self, family: Family, floor: Array, near: Covariance | None = None) -> Mixture:
         """The mixture of this family that fits moments and prior best; near these covariances, if there are several."""
-        structure, prior, means = family.structure, family.prior, self.means()
+        structure, prior, held, means = family.structure, family.prior, family.held, self.means()
         mass, scatter = self.mass, self.scatter(structure.order)
+        if held is not None:
+            means = held.means_of(means)
+            scatter = held.scatter_of(mass, _about(structure.order, self, Origin(means)).second)
         if prior is not None:
             away = means - prior.mean
             means, share = shrunk(means, mass, prior.mean, prior.shrinkage)
             scatter = scatter + prior.scatter(away, share, structure.order)
             mass = mass + prior.mass(structure.order, *means.shape)
         covariance = structure.estimate(mass, scatter, floor, near)
-        return Mixture(family.weights(self.mass), means, covariance, family)
+        return Mixture(family.weights(self.mass), means, covariance, family).held()
 
     def means(self) -> Array:
         """Of each component's rows: (k, d)."""

@@ -15,17 +15,18 @@ HOUSE = Path(daskmix.__file__).parent
 ORDER = [
     "errors", "arrays", "block", "reduction", "kernels", "kernels.gaps", "kernels.reference", "kernels.elementary",
     "kernels.jit", "kernels.registers", "kernels.tiles", "kernels.assigning", "kernels.pruned", "kernels.explaining",
-    "kernels.observing", "kernels.compiled", "device", "sampling", "describing", "covariance", "structures",
+    "kernels.observing", "kernels.compiled", "device", "sampling", "describing", "covariance", "structures", "given",
     "centroids", "directions", "mixture", "derived", "variational", "criteria", "algorithms", "algorithms.base",
     "algorithms.seeding", "algorithms.lloyd", "algorithms.bisecting", "algorithms.em", "algorithms.stochastic",
     "algorithms.merging", "algorithms.resampling", "algorithms.variational", "algorithms.acceleration",
     "algorithms.racing", "passes", "rows", "sources", "sources.dask", "sources.labelled", "sources.zarr", "engines",
     "engines.keep", "engines.local", "engines.dask", "hooks", "answers", "fitting", "race", "store",
     "estimators.base", "estimators.after", "estimators.cluster_base", "estimators.kmeans",
-    "estimators.bisecting_kmeans", "estimators.mixture_start", "estimators.mixture_prior", "estimators.mixture_base",
-    "estimators.mixture_after", "estimators.gaussian_mixture", "estimators.bayesian_mixture", "estimators", "plot",
-    "selection", "planning", "demo", "cli.failures", "cli.options", "cli.text", "cli.places", "cli.fit", "cli.select",
-    "cli.plan", "cli.predict", "cli.inspect", "cli.demo", "cli", "cli.__main__", "testing",
+    "estimators.bisecting_kmeans", "estimators.mixture_held", "estimators.mixture_start", "estimators.mixture_prior",
+    "estimators.mixture_base", "estimators.mixture_after", "estimators.gaussian_mixture",
+    "estimators.bayesian_mixture", "estimators", "plot", "selection", "planning", "demo", "cli.failures",
+    "cli.options", "cli.text", "cli.places", "cli.fit", "cli.select", "cli.plan", "cli.predict", "cli.inspect",
+    "cli.demo", "cli", "cli.__main__", "testing",
 ]  # fmt: skip
 ABOVE_ROWS = ORDER[: ORDER.index("rows")]
 NOT_ABOVE_ROWS = {"dask", "distributed", "zarr", "xarray", "sklearn", "pandas", "matplotlib"}

@@ -96,11 +96,11 @@ class Accelerated(Algorithm[AcceleratedState, Any]):
         if state.inner.settled:
             return replace(state, inner=told)
         value = self.algorithm.value(state.inner, answer)
-        failed = told.outcome is Outcome.failed
-        if state.proposed and (failed or not value >= state.value - self.algorithm.noise(state.inner)):
+        worse = not value >= state.value - self.algorithm.noise(state.inner)
+        if state.proposed and (worse or self.algorithm.lost(told)):
             return self._back(state, told)
         if told.outcome is not Outcome.running:
-            return replace(state, inner=told, gap=np.nan if failed else 0.0)
+            return replace(state, inner=told, gap=np.nan if told.outcome is Outcome.failed else 0.0)
         return self._onward(state, told, value)
 
     def _back(self, state: AcceleratedState, told: Any) -> AcceleratedState:
@@ -227,7 +227,7 @@ class LocalSteps(Iteration[LocalState, Moments]):
     def tell(self, state: LocalState, answer: Moments) -> LocalState:
         before = self._asking(state)
         told = self.algorithm.tell(before, answer)
-        if told.outcome is not Outcome.running or told.settled or state.steps <= 1:
+        if self.algorithm.lost(told) or told.outcome is not Outcome.running or told.settled or state.steps <= 1:
             return LocalState(told, told.model, state.steps)
         model, taken = self._further(before, told, answer, state.steps)
         return LocalState(told, model, state.steps if taken == state.steps else max(1, taken // 2))
@@ -261,6 +261,9 @@ class LocalSteps(Iteration[LocalState, Moments]):
 
     def back(self, before: LocalState, told: LocalState, model: Mixture) -> LocalState:
         return replace(told, inner=self.algorithm.back(before.inner, told.inner, model), model=model)
+
+    def lost(self, told: LocalState) -> bool:
+        return self.algorithm.lost(told.inner)
 
     def same_map(self, before: LocalState, after: LocalState) -> bool:
         return before.steps == after.steps and self.algorithm.same_map(before.inner, after.inner)

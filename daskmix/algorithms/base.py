@@ -65,6 +65,10 @@ class Iteration(Algorithm[S, A]):
     def back(self, before: S, told: S, model: Any) -> S:
         """About to ask about that model, after a pass that counts but whose own model proved worse and is forgotten."""
 
+    def lost(self, told: S) -> bool:
+        """Whether the pass gave no image of the model that was asked about."""
+        return told.outcome is Outcome.failed  # type: ignore[attr-defined, no-any-return]
+
     @abstractmethod
     def same_map(self, before: S, after: S) -> bool:
         """Whether what these two states ask can be compared."""

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
+from enum import Enum
 
 import numpy as np
 
 from daskmix.algorithms.base import Iteration, Outcome
 from daskmix.block import Array
-from daskmix.errors import CollapsedComponentError
+from daskmix.errors import CollapsedComponentError, CollapsedComponentWarning, collapsed_components
 from daskmix.kernels import Frame
 from daskmix.mixture import SOFT, Explain, Mixture, Moments, Sharing
 from daskmix.reduction import Reduction
 
 LEAST_NOISE = 1e-9  # of a mean log-likelihood
 LEAST_MASS = 1e-10  # of a component, below which it has no rows
+MOST_RESTARTS = 3  # for each component, of all together
+
+
+class OnCollapse(Enum):
+    """What becomes of a component that has too few rows, or whose covariance is singular."""
+
+    keep = "keep"  # without rows it stays where it was; without a covariance the fit fails
+    restart = "restart"  # it gets half of the component that has most
+    drop = "drop"
+    fail = "raise"
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,8 @@ class EMState:
     score: float = np.nan  # sum of w * log p(x) of the final model, not smoothed
     certainty: float = np.nan  # sum of w * log of the largest responsibility, of the last model that was kept
     why: str = ""  # what failed, where the outcome is `failed`
+    jumped: bool = False  # whether the model is no image of the one before, of which components collapsed
+    restarts: int = 0  # of components
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,8 @@ class EM(Iteration[EMState, Moments]):
     tol: float = 1e-3
     max_iter: int = 100
     sharings: tuple[Sharing, ...] = (SOFT,)  # of the first passes; the last goes on
+    on_collapse: OnCollapse = OnCollapse.keep
+    min_weight: float = 0.0  # share of the rows below which a component has collapsed
 
     def sharing(self, n_iter: int) -> Sharing:
         """How the pass after so many shares rows out."""
@@ -68,11 +84,11 @@ class EM(Iteration[EMState, Moments]):
             return replace(state, outcome=state.settled, score=answer.score, certainty=answer.certainty)
         objective = self.value(state, answer)
         try:
-            model = state.model.learn(answer, self.floor)
+            model = self._learned(state.model, answer)
         except CollapsedComponentError as error:
-            return replace(state, outcome=Outcome.failed, n_iter=state.n_iter + 1, objective=objective, why=str(error))
+            return self._after(error, replace(state, n_iter=state.n_iter + 1, objective=objective))
         sharing = self.sharing(state.n_iter)
-        comparable = state.n_iter == 0 or sharing == self.sharing(state.n_iter - 1)
+        comparable = not state.jumped and (state.n_iter == 0 or sharing == self.sharing(state.n_iter - 1))
         gain, rests = objective - state.objective if comparable else np.nan, _same(model, state.model)
         now = replace(
             state,
@@ -83,10 +99,41 @@ class EM(Iteration[EMState, Moments]):
             gain=gain,
             gap=0.0 if rests else _aitken(state.gain, gain),
             certainty=answer.certainty,
+            jumped=False,
         )
         lasts = sharing.seed is None and state.n_iter + 1 >= len(self.sharings)
         if lasts and (abs(gain) < self.tol or rests):
             return replace(now, settled=Outcome.converged)
+        return replace(now, settled=Outcome.exhausted) if now.n_iter >= self.max_iter else now
+
+    def _learned(self, model: Mixture, answer: Moments) -> Mixture:
+        """The M-step, if all components have rows enough."""
+        if self.on_collapse is not OnCollapse.keep:
+            least = max(self.min_weight, LEAST_MASS) * answer.mass.sum()
+            few = np.flatnonzero((answer.mass < least) & ~model.family.rigid(model.shape[0]))
+            if len(few):
+                shares = ", ".join(f"{share:.3g}" for share in answer.mass[few] / answer.mass.sum())
+                raise collapsed_components(
+                    tuple(map(int, few)),
+                    f"component {_in_words(few)} collapsed: the share of the rows is {shares}, below "
+                    f"min_weight={self.min_weight:g}; ask for fewer components, or start from other means",
+                )
+        return model.learn(answer, self.floor)
+
+    def _after(self, error: CollapsedComponentError, state: EMState) -> EMState:
+        """On without the components that collapsed, or with others in their place, where that is wanted and helps."""
+        which, model = np.array(error.components, dtype=np.int64), state.model
+        k, restarts, drops = model.shape[0], state.restarts + len(which), self.on_collapse is OnCollapse.drop
+        hopeless = len(which) in (0, k) or (not drops and restarts > MOST_RESTARTS * k)
+        if hopeless or self.on_collapse in (OnCollapse.keep, OnCollapse.fail):
+            return replace(state, outcome=Outcome.failed, why=str(error))
+        warnings.warn(
+            f"{error} ({'dropped' if drops else 'restarted'} after iteration {state.n_iter})",
+            CollapsedComponentWarning,
+            stacklevel=2,
+        )
+        model = model.without(which) if drops else model.restarted(which)
+        now = replace(self.at(state, model), gain=np.nan, gap=np.nan, jumped=True, restarts=restarts)
         return replace(now, settled=Outcome.exhausted) if now.n_iter >= self.max_iter else now
 
     def value(self, state: EMState, answer: Moments) -> float:
@@ -101,10 +148,14 @@ class EM(Iteration[EMState, Moments]):
         return replace(state, model=model, path=model.path(self.dtype, state.path), outcome=Outcome.running)
 
     def back(self, before: EMState, told: EMState, model: Mixture) -> EMState:
-        return replace(self.at(told, model), certainty=before.certainty, why="")
+        restarts = before.restarts
+        return replace(self.at(told, model), certainty=before.certainty, why="", jumped=False, restarts=restarts)
+
+    def lost(self, told: EMState) -> bool:
+        return told.outcome is Outcome.failed or told.jumped
 
     def same_map(self, before: EMState, after: EMState) -> bool:
-        return before.path == after.path
+        return before.path == after.path and not after.jumped
 
     def in_metric(self, state: EMState, moves: Array) -> Array:
         return state.model.in_metric(moves)
@@ -126,6 +177,10 @@ class EM(Iteration[EMState, Moments]):
         if not (moments.mass > LEAST_MASS * moments.mass.sum()).all():
             raise CollapsedComponentError(f"component {int(moments.mass.argmin())} has lost all its rows")
         return moments.estimate(like.family, self.floor, like.covariance)
+
+
+def _in_words(components: Array) -> str:
+    return ", ".join(map(str, components))
 
 
 def _aitken(before: float, gain: float) -> float:

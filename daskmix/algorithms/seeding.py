@@ -21,17 +21,24 @@ def random_rows(x: Array, w: Array, k: int, rng: np.random.Generator) -> Array:
     return x[rng.choice(len(x), size=k, replace=False, p=w / w.sum())]
 
 
-def plus_plus(x: Array, w: Array, k: int, rng: np.random.Generator) -> Array:
+def plus_plus(x: Array, w: Array, k: int, rng: np.random.Generator, given: Array | None = None) -> Array:
     """Greedy k-means++ (Arthur & Vassilvitskii 2007, section 6: the best of 2 + log k draws): (k, d).
 
-    Rows with gaps are as far apart as the features suggest that both have, and get the mean in their gaps.
+    The first of them are those that are given (m, d). Rows with gaps are as far apart as the features suggest that both
+    have, and get the mean in their gaps.
     """
     trials = 2 + int(np.log(k))
-    distance = _PartialDistance.of(x) if np.isnan(x).any() else _Distance(x, (x * x).sum(axis=1))
     chosen = np.empty(k, dtype=np.int64)
-    chosen[0] = rng.choice(len(x), p=w / w.sum())
-    closest = distance.to(chosen[:1])[:, 0]
-    for j in range(1, k):
+    m = 0 if given is None else len(given)
+    if given is not None:  # rows that weigh nothing
+        chosen[:m] = len(x) + np.arange(m)
+        x, w = np.concatenate([x, given]), np.concatenate([w, np.zeros(m)])
+    distance = _PartialDistance.of(x) if np.isnan(x).any() else _Distance(x, (x * x).sum(axis=1))
+    if m == 0:
+        chosen[0] = rng.choice(len(x), p=w / w.sum())
+    first = max(m, 1)
+    closest = distance.to(chosen[:first]).min(axis=1)
+    for j in range(first, k):
         cumulative = np.cumsum(closest * w)
         if cumulative[-1] > 0:
             draws = np.searchsorted(cumulative, rng.random(trials) * cumulative[-1], side="right")

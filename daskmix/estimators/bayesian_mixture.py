@@ -15,7 +15,8 @@ from daskmix.algorithms.variational import Variational, VariationalState
 from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.estimators.base import Source
 from daskmix.estimators.mixture_base import KINDS, MixtureEstimator
-from daskmix.estimators.mixture_start import ALIASES, MixtureStart, positive, shaped, spread
+from daskmix.estimators.mixture_held import shaped
+from daskmix.estimators.mixture_start import ALIASES, MixtureStart, positive, spread
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
 from daskmix.kernels import Frame, Order

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from daskmix import criteria
 from daskmix.algorithms.base import Algorithm, Outcome
-from daskmix.algorithms.em import EMState
+from daskmix.algorithms.em import EM, EMState, OnCollapse
 from daskmix.algorithms.stochastic import Stochastic
 from daskmix.block import Array
 from daskmix.covariance import Covariance, DiagonalCovariance, SharedCovariance, SphericalCovariance
@@ -21,6 +21,7 @@ from daskmix.estimators.base import Source
 from daskmix.estimators.kmeans import KMeans
 from daskmix.estimators.mixture_after import AfterFit
 from daskmix.estimators.mixture_base import KINDS, framed
+from daskmix.estimators.mixture_held import check_fixed, held_of
 from daskmix.estimators.mixture_prior import check_prior, conjugate, given_prior
 from daskmix.estimators.mixture_start import STRUCTURES, MixtureStart
 from daskmix.fitting import Fit
@@ -74,6 +75,20 @@ class GaussianMixture(AfterFit):
         for e times the identity. It is given and not estimated: with a small one, the components are K-means'.
     equal_weights : bool
         Whether all components have the weight 1 / k.
+    fixed : None, sequence or dict
+        What stays as it is given: any of "weights", "means" and "covariances", or numbers of components, of which all
+        stays; a dict says of which, such as {"means": [0, 2], "covariances": True}. It is given by weights_init,
+        means_init and precisions_init, which then may be NaN for components of which nothing is known (these are
+        drawn, away from the means that are), by a fitted mixture as init_params, or by the last fit with warm_start.
+        Weights that are free share what those that are held leave. A covariance can be held alone where each component
+        has its own ("full", "diag", "spherical").
+    min_weight : float
+        The least share of the rows that a component may have, below 1 / n_components.
+    on_collapse : {"keep", "restart", "drop", "raise"}
+        What becomes of a component that has fewer rows than that, or whose covariance is singular. With "restart" it
+        gets half of the component that has most, three times at most, with "drop" the mixture goes on without it, both
+        with a warning; "raise" is an error. With "keep", which has no `min_weight`, a component without rows stays
+        where it was, and one without a covariance is an error.
     prior : None, "default" or dict
         Of means and covariances: normal and inverse Wishart (gamma for "diag" and "spherical"). The fit is then the
         maximum of likelihood times prior [7]_, and no component is without a covariance. "default" is mclust's
@@ -177,6 +192,9 @@ class GaussianMixture(AfterFit):
         precisions_init: Any = None,
         covariance_init: Any = None,
         equal_weights: bool = False,
+        fixed: Any = None,
+        min_weight: float = 0.0,
+        on_collapse: str = "keep",
         prior: Any = None,
         algorithm: str = "em",
         temperature: Any = 1.0,
@@ -202,6 +220,9 @@ class GaussianMixture(AfterFit):
         self.precisions_init = precisions_init
         self.covariance_init = covariance_init
         self.equal_weights = equal_weights
+        self.fixed = fixed
+        self.min_weight = min_weight
+        self.on_collapse = on_collapse
         self.prior = prior
         self.algorithm = algorithm
         self.temperature = temperature
@@ -313,6 +334,7 @@ class GaussianMixture(AfterFit):
         _, fit = self._begin(X, sample_weight, sample_dims, variables, history=self.history_)
         model, frame = framed(self._model(), fit.rows.dtype)
         floor = self._smoothing * frame.scale**2
+        family = replace(model.family, held=held_of(model, self.fixed))
         with fit:
             sharing = self._sharings()[-1].again(self.n_iter_)
             asked = Explain(model, frame, model.path(fit.rows.dtype), floor, sharing)
@@ -321,9 +343,9 @@ class GaussianMixture(AfterFit):
         if mass > 0:
             share = (mass / (self._mass + mass)) ** FORGETTING
             moments = blended(share, model.moments(floor, found.origin), found)
-            stepped = moments.estimate(model.family, floor, model.covariance).rescaled(1.0 / frame.scale, model.means)
-            means = frame.leave(moments.first / moments.mass[:, None] + found.origin.about(model.means))
-            self._set_parameters(stepped.weights, means, stepped.covariance)
+            stepped = moments.estimate(family, floor, model.covariance)
+            stepped = stepped.rescaled(1.0 / frame.scale, frame.leave(stepped.means))
+            self._set_parameters(stepped.weights, stepped.means, stepped.covariance)
             self.lower_bound_, self._certainty = found.score / mass, np.nan
             self._mass += mass
         self.n_iter_, self.converged_, self.gap_estimate_ = self.n_iter_ + 1, False, np.nan
@@ -335,7 +357,16 @@ class GaussianMixture(AfterFit):
         self._option("algorithm", ("em", "cem", "sem"))
         self._check_patience()
         self._check_given()
+        self._check_collapse(k)
+        check_fixed(self, self._structure(), k)
         return k
+
+    def _check_collapse(self, k: int) -> None:
+        policy, least = self._option("on_collapse", [policy.value for policy in OnCollapse]), self._real("min_weight")
+        if least * k >= 1 and least > 0:
+            raise InputError(f"min_weight={least:g} is more than {k} components can all have; pass less than {1 / k:g}")
+        if least > 0 and policy == "keep":
+            raise InputError('min_weight says when a component collapses; say what then, e.g. on_collapse="drop"')
 
     def _check_given(self) -> None:
         """Whether what is given, and not estimated, goes together."""
@@ -356,6 +387,10 @@ class GaussianMixture(AfterFit):
         if fixed and self.prior is not None:
             raise InputError("a prior of covariances has nothing to do where they are fixed; pass one of the two")
         check_prior(self.prior)
+
+    def _em(self, frame: Frame, dtype: np.dtype, floor: Array) -> EM:
+        em = super()._em(frame, dtype, floor)
+        return replace(em, on_collapse=OnCollapse(self.on_collapse), min_weight=float(self.min_weight))
 
     def _prior(self, fit: Fit, summary: Summary, frame: Frame) -> Conjugate | None:
         if self.prior is None:
@@ -381,8 +416,11 @@ class GaussianMixture(AfterFit):
         return super()._may_accelerate() and self.algorithm == "em" and self._temperatures() == (1.0,)
 
     def _start_given(self) -> bool:
-        explicit = (self.weights_init, self.means_init, self.precisions_init)
-        return self._warm() or not isinstance(self.init_params, str) or any(value is not None for value in explicit)
+        if self._warm() or not isinstance(self.init_params, str):
+            return True
+        if self.fixed is not None:  # parts may be given, and the rest drawn
+            return self.means_init is not None and not np.isnan(_numbers(self.means_init)).any()
+        return any(value is not None for value in (self.weights_init, self.means_init, self.precisions_init))
 
     def _keep(self, best: EMState, start: MixtureStart, mass: float) -> None:
         frame, floor = start.frame, start.em.floor / start.frame.scale**2
@@ -484,7 +522,8 @@ class GaussianMixture(AfterFit):
         return Family(self._structure(), bool(self.equal_weights))
 
     def _n_parameters(self) -> int:
-        return self._model().n_parameters()
+        model = self._model()
+        return replace(model.family, held=held_of(model, self.fixed)).n_parameters(*model.shape)
 
 
 def _numbers(given: Any) -> Array:

@@ -23,7 +23,7 @@ from daskmix.device import suited
 from daskmix.errors import CollapsedComponentError, FeatureError, InputError
 from daskmix.estimators.base import Source
 from daskmix.estimators.mixture_base import KINDS, MixtureEstimator, framed, responsibilities
-from daskmix.estimators.mixture_start import shaped
+from daskmix.estimators.mixture_held import shaped
 from daskmix.fitting import Fit
 from daskmix.kernels import Order, compiled
 from daskmix.mixture import SOFT, Mixture

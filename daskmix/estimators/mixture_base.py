@@ -14,6 +14,7 @@ from sklearn.base import DensityMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from daskmix.algorithms.em import EM
 from daskmix.algorithms.merging import Merging
 from daskmix.block import Array
 from daskmix.covariance import Covariance
@@ -47,6 +48,7 @@ class MixtureEstimator(DensityMixin, Estimator):
     means_init: Any = None
     precisions_init: Any = None
     covariance_init: Any = None
+    fixed: Any = None
     weights_: Array
     means_: Array
     covariances_: Array
@@ -231,6 +233,10 @@ class MixtureEstimator(DensityMixin, Estimator):
     def _sharings(self) -> tuple[Sharing, ...]:
         """How the first iterations share rows out, and the last of these all that follow."""
         return (SOFT,)
+
+    def _em(self, frame: Frame, dtype: np.dtype, floor: Array) -> EM:
+        """The textbook's iteration."""
+        return EM(frame, dtype, floor, float(self.tol), int(self.max_iter), self._sharings())
 
     def _prior(self, fit: Fit, summary: Summary, frame: Frame) -> Conjugate | None:
         """Of means and covariances, in the units of X, where the M-step has one."""

@@ -8,7 +8,8 @@ import numpy as np
 
 from daskmix.block import Array
 from daskmix.errors import InputError
-from daskmix.estimators.mixture_start import MCLUST, positive, shaped, spread
+from daskmix.estimators.mixture_held import shaped
+from daskmix.estimators.mixture_start import MCLUST, positive, spread
 from daskmix.fitting import Fit
 from daskmix.kernels import Frame, Order
 from daskmix.mixture import Conjugate

@@ -13,13 +13,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from daskmix import structures
 from daskmix.algorithms.acceleration import Accelerated, LocalSteps, accelerated_steps
-from daskmix.algorithms.em import EM
+from daskmix.algorithms.em import EM, OnCollapse
 from daskmix.algorithms.lloyd import Lloyd
 from daskmix.algorithms.seeding import plus_plus, random_rows
 from daskmix.block import Array
 from daskmix.centroids import Centroids
 from daskmix.covariance import Covariance, FullCovariance
 from daskmix.errors import CollapsedComponentError, InputError
+from daskmix.estimators.mixture_held import Given, explicit, held_components, shaped
 from daskmix.fitting import Fit, sampled
 from daskmix.kernels import Frame, Order
 from daskmix.kernels.reference import moments, nearest, nearest_observed
@@ -73,19 +74,6 @@ def smoothing(summary: Summary, reg_covar: float | None, structure: Structure) -
     # What rounding leaves of a constant feature's variance is not one; any number will do in its place.
     varies = variance > (1e-12 * np.maximum(np.abs(summary.low), np.abs(summary.high))) ** 2
     return AUTO_FLOOR * np.where(varies, variance, 1.0)
-
-
-def shaped(name: str, given: Any, shape: tuple[int, ...]) -> Array:
-    """Finite numbers of this shape."""
-    try:
-        values = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name}={given!r} holds what is no number; {shape} numbers are needed") from error
-    if values.shape != shape:
-        raise InputError(f"{name} has shape {values.shape}, but {shape} is needed")
-    if not np.isfinite(values).all():
-        raise InputError(f"{name} holds NaN or infinity; every value must be finite")
-    return values
 
 
 def positive(name: str, given: Any, order: Order, d: int) -> Array:
@@ -158,8 +146,14 @@ class MixtureStart:
         prior = face._prior(fit, summary, frame)
         if prior is not None:
             family = replace(family, prior=prior.entered(frame.shift, frame.scale))
-        em = EM(frame, dtype, floor, float(face.tol), int(face.max_iter), face._sharings())
-        return MixtureStart(face, k, family, fit, em, summary, sample)
+        em = face._em(frame, dtype, floor)
+        start = MixtureStart(face, k, family, fit, em, summary, sample)
+        held = start.known.held(held_components(face.fixed, k))
+        return start if held is None else start.of_family(replace(family, held=held))
+
+    def of_family(self, family: Family) -> MixtureStart:
+        """The same for other mixtures."""
+        return MixtureStart(self.face, self.k, family, self.fit, self.em, self.summary, self.sample)
 
     @property
     def parameters(self) -> int:
@@ -190,7 +184,9 @@ class MixtureStart:
 
     def _race(self, models: list[Mixture], rungs: tuple[Rung, ...]) -> list[Raced]:
         def runner(rung: Rung) -> Accelerated:
-            return Accelerated(replace(self.em, tol=0.0, max_iter=rung.passes), rung.gap_tol)
+            # On few rows components collapse which have enough among all: such a start loses the race.
+            em = replace(self.em, tol=0.0, max_iter=rung.passes, on_collapse=OnCollapse.keep)
+            return Accelerated(em, rung.gap_tol)
 
         with self.fit.sampling():
             return race(runner, models, self.sample, rungs, self.fit, merit=lambda state: state.score)
@@ -205,61 +201,45 @@ class MixtureStart:
         local = LocalSteps(em, self.fit.part_of(self.sample, rows), self.fit.ask_sample, steps)
         return accelerated_steps(local, self.face._least_gap())
 
+    @cached_property
+    def known(self) -> Given:
+        """What is given of the mixture: by the last fit, by a fitted start, and by explicit parameters over these."""
+        face, init = self.face, self.face.init_params
+        said = explicit(face, self.structure, self.frame, self.k, self.fit.rows.d)
+        if face._warm():
+            model = self._of_model(face)
+        elif self._has_parameters(init):
+            model = said.over(self._of_model(init))
+        else:
+            return said
+        return Given(model.weights, model.means, model.covariance, np.ones(self.k, dtype=bool))
+
+    def _has_parameters(self, init: Any) -> bool:
+        """Whether it is a fitted mixture of these covariances."""
+        return hasattr(init, "covariances_") and STRUCTURES.get(init.covariance_type) == self.structure
+
     def models(self, n_init: int) -> list[Mixture]:
         """One mixture for each start, in the frame."""
-        face, init = self.face, self.face.init_params
-        if face._warm():
-            return [self._of_model(face)]
-        weights, means, precisions = self._explicit()
+        init, known = self.face.init_params, self.known
+        whole = not (np.isnan(known.weights).any() or np.isnan(known.means).any()) and known.known.all()
+        if known.covariance is not None and whole:
+            return [Mixture(known.weights, known.means, known.covariance, self.family)]
         if hasattr(init, "fit"):
             check_is_fitted(init)
-            if hasattr(init, "covariances_") and STRUCTURES.get(init.covariance_type) == self.structure:
-                return [self._overridden(self._of_model(init), weights, means, precisions)]
             centres = init.means_ if hasattr(init, "means_") else init.cluster_centers_
             first = self._near(self.frame.enter(shaped("init_params", centres, (self.k, self.fit.rows.d))))
-            return [self._overridden(first, weights, means, precisions)]
+            return [known.over(first)]
         if not isinstance(init, str):
-            return [self._overridden(self._of_shares(np.asarray(init)), weights, means, precisions)]
-        if weights is not None and means is not None and precisions is not None:
-            return [Mixture(weights, means, precisions, self.family)]
-        if means is not None:
-            return [self._overridden(self._near(means), weights, means, precisions)]
-        return [self._overridden(model, weights, means, precisions) for model in self.draws((init,), n_init)]
+            return [known.over(self._of_shares(np.asarray(init)))]
+        if not np.isnan(known.means).any():
+            return [known.over(self._near(known.means))]
+        return self.draws((init,), n_init)
 
     def draws(self, inits: Sequence[str], count: int) -> list[Mixture]:
         """So many mixtures, drawn in these ways by turns."""
         seeds = [np.random.default_rng([self.face.seed_, start]) for start in range(count)]
         with self.fit.sampling():
-            return [self._drawn(init, rng) for init, rng in zip(cycle(inits), seeds, strict=False)]
-
-    def _explicit(self) -> tuple[Array | None, Array | None, Covariance | None]:
-        k, d = self.k, self.fit.rows.d
-        weights = means = precisions = None
-        if self.face.weights_init is not None:
-            weights = shaped("weights_init", self.face.weights_init, (k,))
-            if (weights < 0).any() or not np.isclose(weights.sum(), 1.0):
-                raise InputError(f"weights_init sums to {weights.sum():.6g}; weights must be positive and sum to 1")
-        if self.face.means_init is not None:
-            means = self.frame.enter(shaped("means_init", self.face.means_init, (k, d)))
-        if self.face.precisions_init is not None:
-            shape = {"full": (k, d, d), "pooled": (d, d), "diagonal": (k, d), "trace": (k,)}[self.structure.order.value]
-            given = shaped("precisions_init", self.face.precisions_init, shape)
-            matrices = self.structure.order in (Order.full, Order.pooled)
-            if not np.all(np.linalg.eigvalsh(given) > 0 if matrices else given > 0):
-                raise InputError("precisions_init must be positive definite")
-            covariance = self.structure.covariance.of_precisions(given).rescaled(self.frame.scale)
-            precisions = self.structure.nearest(covariance, np.full(k, 1.0 / k), d)
-        return weights, means, precisions
-
-    def _overridden(
-        self, model: Mixture, weights: Array | None, means: Array | None, covariance: Covariance | None
-    ) -> Mixture:
-        return replace(
-            model,
-            weights=model.weights if weights is None else weights,
-            means=model.means if means is None else means,
-            covariance=model.covariance if covariance is None else covariance,
-        )
+            return [self.known.over(self._drawn(init, rng)) for init, rng in zip(cycle(inits), seeds, strict=False)]
 
     def _of_model(self, fitted: Any) -> Mixture:
         means = shaped("the start's means", fitted.means_, (self.k, self.fit.rows.d))
@@ -273,17 +253,34 @@ class MixtureStart:
             share *= (self.sample.w / share.sum(axis=1))[:, None]
             return self._estimated(Moments(*moments(self.x, share, self.structure.order), 0.0, 0.0, Origin()))
         if init == "random_from_data":
-            return self._near(random_rows(self.x, self.sample.w, self.k, rng))
+            return self._near(self._anchored(random_rows(self.x, self.sample.w, self.k, rng)))
         if init == "k-means++":
-            return self._near(plus_plus(self.observed, self.sample.w, self.k, rng))
+            return self._near(self._spread(1.0, rng))
         # K-means measures in the units of X, as scikit-learn's does.
         units = 1.0 / self.frame.scale
         plain = Frame(np.zeros(len(units)), np.ones(len(units)))
         lloyd = Lloyd(plain, 1e-4 * float((self.variance * units**2).mean()))
-        centres = plus_plus(self.observed * units, self.sample.w, self.k, rng)
+        centres = self._spread(units, rng)
         rows = sampled(self.sample, self.observed * units)
         (ended,) = self.fit.on_sample([lloyd], [lloyd.start(Centroids(centres))], rows)
-        return self._near(ended.model.centres, units)
+        return self._near(self._anchored(ended.model.centres, units), units)
+
+    def _anchored(self, centres: Array, units: Array | float = 1.0) -> Array:
+        """With the means that are given in their places."""
+        anchors = self.known.anchors()
+        return centres if anchors is None else np.where(np.isnan(anchors), centres, anchors * units)
+
+    def _spread(self, units: Array | float, rng: np.random.Generator) -> Array:
+        """Centres far apart, also from the means that are given."""
+        x, anchors = self.observed * units, self.known.anchors()
+        if anchors is None:
+            return plus_plus(x, self.sample.w, self.k, rng)
+        there = ~np.isnan(anchors).any(axis=1)
+        centres = np.empty_like(anchors)
+        # The first of them are those that are given.
+        places = np.concatenate([np.flatnonzero(there), np.flatnonzero(~there)])
+        centres[places] = plus_plus(x, self.sample.w, self.k, rng, anchors[there] * units)
+        return centres
 
     def _near(self, centres: Array, units: Array | float = 1.0) -> Mixture:
         """Every row of the sample to its nearest centre, which stands for what is missing."""
