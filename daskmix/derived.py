@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from daskmix.block import Array
+from daskmix.given import Noise
 from daskmix.kernels import LOG_2PI, Order
 from daskmix.mixture import Family, Mixture
 from daskmix.sampling import uniform
@@ -23,9 +24,14 @@ PLAIN: dict[Order, Structure] = {
 BELOW_ONE = 1.0 - 2.0**-53
 
 
-def _plain(weights: Array, means: Array, values: Array, order: Order) -> Mixture:
+def _plain(weights: Array, means: Array, values: Array, order: Order, noise: Noise | None) -> Mixture:
     structure = PLAIN[order]
-    return Mixture(weights, means, structure.covariance.of(values), Family(structure))
+    return Mixture(weights, means, structure.covariance.of(values), Family(structure, noise=noise))
+
+
+def _noise_of(model: Mixture, features: Array) -> Noise | None:
+    noise = model.family.noise
+    return None if noise is None else noise.of_features(features)
 
 
 def _part(values: Array, features: Array, order: Order) -> Array:
@@ -41,7 +47,7 @@ def marginal(model: Mixture, features: Array) -> Mixture:
     """The mixture of some features, in this order."""
     order = model.structure.order
     values = _part(model.covariance.values, features, order)
-    return _plain(model.weights, model.means[:, features], values, order)
+    return _plain(model.weights, model.means[:, features], values, order, _noise_of(model, features))
 
 
 def conditional(model: Mixture, given: Array, at: Array) -> Mixture:
@@ -55,7 +61,10 @@ def conditional(model: Mixture, given: Array, at: Array) -> Mixture:
     factors = np.linalg.inv(np.linalg.cholesky(dense[:, given][:, :, given]))
     white = np.einsum("koe,ke->ko", factors, at - model.means[:, given])
     log_det = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
-    joint = np.log(model.weights) + log_det - 0.5 * ((white**2).sum(axis=1) + len(given) * LOG_2PI)
+    joint = np.log(model.own_weights) + log_det - 0.5 * ((white**2).sum(axis=1) + len(given) * LOG_2PI)
+    noise = _noise_of(model, given)
+    if noise is not None:
+        joint = np.append(joint, np.log(model.weights[-1]) + noise.log_density)
     weights = np.exp(joint - joint.max())
     half = np.einsum("kre,koe->kro", dense[:, rest][:, :, given], factors)
     means = model.means[:, rest] + np.einsum("kro,ko->kr", half, white)
@@ -63,7 +72,7 @@ def conditional(model: Mixture, given: Array, at: Array) -> Mixture:
     if order in (Order.full, Order.pooled):
         explained = half @ half.transpose(0, 2, 1)
         values = values - (explained if order is Order.full else explained[0])
-    return _plain(weights / weights.sum(), means, values, order)
+    return _plain(weights / weights.sum(), means, values, order, _noise_of(model, rest))
 
 
 @dataclass(frozen=True)
@@ -74,9 +83,10 @@ class Draws:
     seed: int
 
     def components(self, index: Array) -> Array:
-        """(n,)"""
+        """(n,), -1 for noise."""
         cumulative = np.cumsum(self.model.weights)
-        return np.searchsorted(cumulative[:-1], uniform(self.seed, index) * cumulative[-1])
+        found = np.searchsorted(cumulative[:-1], uniform(self.seed, index) * cumulative[-1])
+        return np.where(found == self.model.shape[0], -1, found)
 
     def rows(self, index: Array) -> Array:
         """(n, d)"""
@@ -85,7 +95,10 @@ class Draws:
         # A draw of one would be infinitely far.
         normal, component = ndtri(np.minimum(uniforms, BELOW_ONE)), self.components(index)
         lower = np.linalg.cholesky(np.array(self.model.covariance.dense(k, d)))
-        out = self.model.means[component]
+        out, noise = self.model.means[component], self.model.family.noise
+        if noise is not None:
+            own = component < 0
+            out[own] = noise.low + uniforms[own] * (noise.high - noise.low)
         for j in range(k):
             own = component == j
             # Not by BLAS, whose last digits depend on how many rows there are.

@@ -1,4 +1,4 @@
-"""What is given of a mixture and stays as it is."""
+"""What is given of a mixture and not estimated: parameters that are held, and the box that noise is in."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class Held:
     def weights_of(self, mass: Array) -> Array:
         """What is left goes to the others by their mass: (k,)."""
         free = np.isnan(self.weights)
+        if free.all():
+            return mass / mass.sum()
         left = 1.0 - self.weights[~free].sum()
         own = np.where(free, mass, 0.0)
         return np.where(free, left * (own / max(own.sum(), TINY)), self.weights)
@@ -55,3 +57,22 @@ class Held:
         if self.covariance is None or self.own.all():
             return self.covariance or covariance
         return covariance.with_components(self.own, self.covariance)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Rows that belong to no component, uniform in a box (Banfield & Raftery 1993, section 4), in the units of rows.
+
+    Their density is the same everywhere, also outside of the box, as mclust has it.
+    """
+
+    low: Array  # (d,)
+    high: Array  # (d,)
+
+    @property
+    def log_density(self) -> float:
+        return -float(np.log(self.high - self.low).sum())
+
+    def of_features(self, features: Array) -> Noise:
+        """The same of some features."""
+        return Noise(self.low[features], self.high[features])

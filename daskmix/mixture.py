@@ -12,10 +12,22 @@ import numpy as np
 
 from daskmix.arrays import alongside, namespace, to_host
 from daskmix.block import Array, Block
-from daskmix.covariance import Covariance
+from daskmix.covariance import Covariance, FullCovariance
 from daskmix.errors import CollapsedComponentWarning
-from daskmix.given import Held
-from daskmix.kernels import LOG_2PI, Densities, Explained, Features, Frame, Kernels, Observed, Order, Product, joined
+from daskmix.given import Held, Noise
+from daskmix.kernels import (
+    LOG_2PI,
+    Centred,
+    Densities,
+    Explained,
+    Features,
+    Frame,
+    Kernels,
+    Observed,
+    Order,
+    Product,
+    joined,
+)
 from daskmix.kernels.reference import enter, moments
 from daskmix.reduction import FEW_BYTES, Linear, Reduction, Sums
 from daskmix.sampling import uniform
@@ -77,18 +89,25 @@ class Family:
     equal_weights: bool = False  # whether all components have the same
     prior: Conjugate | None = None  # in the coordinates of the mixture
     held: Held | None = None  # in these, too
+    noise: Noise | None = None  # has the last of the weights, and of the mass; in the units of rows
 
     def n_parameters(self, k: int, d: int) -> int:
         """Free parameters of one with k components in d features."""
         weights, means, covariances = (k, k, k) if self.held is None else self.held.free()
         own = self.structure.n_parameters(covariances, d) if covariances else 0
-        return (0 if self.equal_weights else max(weights - 1, 0)) + means * d + own
+        # mclust counts the weight of the noise, and its density.
+        noise = 0 if self.noise is None else 2
+        return (0 if self.equal_weights else max(weights - 1, 0)) + means * d + own + noise
 
     def weights(self, mass: Array) -> Array:
-        """The best for this mass of the components: (k,)."""
+        """The best for this mass of the components, and of the noise: (k,) or (k + 1,)."""
         if self.held is not None:
             return self.held.weights_of(mass)
-        return np.full(len(mass), 1.0 / len(mass)) if self.equal_weights else mass / mass.sum()
+        if not self.equal_weights:
+            return mass / mass.sum()
+        if self.noise is None:
+            return np.full(len(mass), 1.0 / len(mass))
+        return np.append(np.full(len(mass) - 1, mass[:-1].mean()), mass[-1]) / mass.sum()
 
     def rigid(self, k: int) -> Array:
         """Which components are given, so that they need no rows: (k,)."""
@@ -99,7 +118,7 @@ class Family:
 class Mixture:
     """k Gaussian components, in the coordinates of a frame."""
 
-    weights: Array  # (k,)
+    weights: Array  # (k,), or (k + 1,) with that of the noise
     means: Array  # (k, d)
     covariance: Covariance
     family: Family
@@ -114,15 +133,33 @@ class Mixture:
     def structure(self) -> Structure:
         return self.family.structure
 
+    @property
+    def order(self) -> Order:
+        """How densities are evaluated: rows that are noise have no part in moments that components share."""
+        order = self.structure.order
+        return Order.full if order is Order.pooled and self.family.noise is not None else order
+
+    @property
+    def own_weights(self) -> Array:
+        """Of the components alone: (k,)."""
+        return self.weights[: len(self.means)]
+
     def n_parameters(self) -> int:
         return self.family.n_parameters(*self.shape)
 
     def densities(self, path: str, floor: Array, log_scale: float) -> Densities:
         """What the kernels need for log p(x, k), on data smoothed by `floor` and measured in units of the frame."""
-        constants = self._constants(floor, log_scale)
+        constants, covariance = self._constants(floor, log_scale), self.covariance
+        if self.order is not covariance.order:
+            each = (len(self.means), 1, 1)
+            covariance = FullCovariance(np.tile(covariance.values, each), np.tile(covariance.factors, each))
+        made: Product | Centred
         if path == "centred":
-            return self.covariance.centred(self.means, constants)
-        return self.covariance.product(self.means, constants, np.dtype(path))
+            made = covariance.centred(self.means, constants)
+        else:
+            made = covariance.product(self.means, constants, np.dtype(path))
+        noise = self.family.noise
+        return made if noise is None else made.beside(float(self._log_weights()[-1]) + noise.log_density)
 
     def densities_observed(self, path: str, floor: Array, log_scale: Array) -> Densities:
         """The same for rows with gaps, of which each feature has a scale of its own: (d,)."""
@@ -157,7 +194,7 @@ class Mixture:
         """log p(mean_k, k): (k,)."""
         k, d = self.shape
         constants = (
-            self._log_weights()
+            self._log_weights()[:k]
             + self.covariance.log_det_factors(d)
             - 0.5 * d * LOG_2PI
             - self.covariance.smoothed(floor, k, d)
@@ -170,7 +207,7 @@ class Mixture:
         second = _about(self.structure.order, sums, Origin(self.means)).second
         d = self.shape[1]
         values = second / d if self.structure.order is Order.trace else second
-        return float(sums.mass @ self._constants(floor, log_scale) - 0.5 * self.covariance.misfit(values, d).sum())
+        return float(sums.own @ self._constants(floor, log_scale) - 0.5 * self.covariance.misfit(values, d).sum())
 
     @cached_property
     def product_error(self) -> float:
@@ -198,7 +235,7 @@ class Mixture:
         """The M-step. A component that has lost all its rows keeps its mean and covariance, if no prior has others."""
         if self.family.prior is not None:
             return sums.estimate(self.family, floor, self.covariance)
-        dead = ~(sums.mass > 10 * np.finfo(np.float64).eps * max(1.0, sums.mass.sum()))
+        dead = ~(sums.own > 10 * np.finfo(np.float64).eps * max(1.0, sums.mass.sum()))
         if dead.any():
             # Its own moments stand in for those of the rows that it no longer has.
             sums = sums.with_components(dead, self, floor)
@@ -249,11 +286,13 @@ class Mixture:
         order, offset = self.structure.order, self.means - origin.about(self.means)
         each = outer(offset, order)
         own = _unsmoothed(self, floor)
+        weights = self.own_weights
         if order is Order.pooled:
-            second = own + of_each(self.weights, each, order)
+            own = own if self.family.noise is None else weights.sum() * own
+            second = own + of_each(weights, each, order)
         else:
-            second = of_each(self.weights, own + each, order)
-        return Moments(self.weights, self.weights[:, None] * offset, second, np.nan, np.nan, origin)
+            second = of_each(weights, own + each, order)
+        return Moments(self.weights, weights[:, None] * offset, second, np.nan, np.nan, origin)
 
     def merged(self, floor: Array) -> Mixture:
         """The mixture of one component less that is nearest: two become one with their moments.
@@ -272,15 +311,17 @@ class Mixture:
 
     def sharpness(self) -> float:
         """Mean log density of rows with known components, less a constant that all mixtures share."""
-        return float((self.weights * self.covariance.log_det_factors(self.shape[1])).sum())
+        return float((self.own_weights * self.covariance.log_det_factors(self.shape[1])).sum())
 
     def expected(self, truth: Mixture) -> float:
         """Mean log p(row, component) here, less a constant, of rows and components drawn from `truth`."""
         covariance, (_, d) = self.covariance, self.shape
         distance = (covariance.whitened(truth.means - self.means) ** 2).sum(axis=1)
         misfit = covariance.misfit(truth.covariance.values, d) + distance
-        logs = self._log_weights() + covariance.log_det_factors(d)
-        return float(truth.weights @ (logs - 0.5 * misfit))
+        logs = self._log_weights()
+        own = logs[: len(self.means)] + covariance.log_det_factors(d) - 0.5 * misfit
+        noise = 0.0 if self.family.noise is None else truth.weights[-1] * logs[-1]
+        return float(truth.own_weights @ own + noise)
 
     def coordinates(self) -> Array:
         """Numbers without bounds: log weights about their mean, means, coordinates of the covariances; (p,)."""
@@ -295,12 +336,12 @@ class Mixture:
         CollapsedComponentError
             Where a covariance is singular, or beyond what numbers can hold.
         """
-        k, d = self.shape
-        logs, means, covariances = np.split(coordinates, [k, k + k * d])
+        (k, d), n = self.shape, len(self.weights)
+        logs, means, covariances = np.split(coordinates, [n, n + k * d])
         weights = self.family.weights(np.exp(logs - logs.max()))
         covariance = self.covariance.at(covariances, d)
         # What lies between covariances of a structure need not be one.
-        covariance = self.structure.nearest(covariance, np.maximum(weights, TINY), d, self.covariance)
+        covariance = self.structure.nearest(covariance, np.maximum(weights[:k], TINY), d, self.covariance)
         return Mixture(weights, means.reshape(k, d), covariance, self.family).held()
 
     def in_metric(self, moves: Array) -> Array:
@@ -308,10 +349,10 @@ class Mixture:
 
         There EM's rate of convergence is a symmetric matrix (Dempster, Laird & Rubin 1977, section 3).
         """
-        m, (k, d) = len(moves), self.shape
-        logs, means, covariances = np.split(moves, [k, k + k * d], axis=1)
-        root = np.sqrt(self.weights)
-        logs = (logs - (logs @ self.weights)[:, None]) * root
+        m, (k, d), n = len(moves), self.shape, len(self.weights)
+        logs, means, covariances = np.split(moves, [n, n + k * d], axis=1)
+        logs = (logs - (logs @ self.weights)[:, None]) * np.sqrt(self.weights)
+        root = np.sqrt(self.own_weights)
         means = self.covariance.whitened(means.reshape(m, k, d)) * root[:, None]
         each = self.covariance.coordinates().shape
         covariances = self.covariance.in_metric(covariances.reshape(m, *each), d)
@@ -324,23 +365,29 @@ class Mixture:
 class Moments(Sums):
     """What one pass learns about each of k components in d features, about an origin."""
 
-    mass: Array  # (k,)
+    mass: Array  # (k,), or (k + 1,) with that of the noise
     first: Array  # (k, d)
     second: Array  # (k,), (k, d), (k, d, d) or (d, d)
     score: float  # sum of w * log p(x)
     certainty: float  # sum of w * log of the largest responsibility
     origin: Origin  # of each component's moments
 
+    @property
+    def own(self) -> Array:
+        """The mass of the components alone: (k,)."""
+        return self.mass[: len(self.first)]
+
     def with_components(self, which: Array, model: Mixture, floor: Array) -> Moments:
         """These components as the model has them, less the smoothing that estimating adds, with a negligible mass."""
-        mass = np.where(which, TINY**0.5, self.mass)
+        mass, own = self.mass.copy(), np.where(which, TINY**0.5, self.own)
+        mass[: len(own)] = own
         offset = model.means - self.origin.about(model.means)
-        first = np.where(which[:, None], mass[:, None] * offset, self.first)
+        first = np.where(which[:, None], own[:, None] * offset, self.first)
         second = self.second
         if model.structure.order is not Order.pooled:
-            own = _unsmoothed(model, floor) + outer(offset, model.structure.order)
-            axes = (slice(None),) + (None,) * (own.ndim - 1)
-            second = np.where(which[axes], mass[axes] * own, second)
+            each = _unsmoothed(model, floor) + outer(offset, model.structure.order)
+            axes = (slice(None),) + (None,) * (each.ndim - 1)
+            second = np.where(which[axes], own[axes] * each, second)
         return Moments(mass, first, second, self.score, self.certainty, self.origin)
 
     def united(self, i: int, j: int, order: Order) -> Moments:
@@ -357,7 +404,7 @@ class Moments(Sums):
     def estimate(self, family: Family, floor: Array, near: Covariance | None = None) -> Mixture:
         """The mixture of this family that fits moments and prior best; near these covariances, if there are several."""
         structure, prior, held, means = family.structure, family.prior, family.held, self.means()
-        mass, scatter = self.mass, self.scatter(structure.order)
+        mass, scatter = self.own, self.scatter(structure.order)
         if held is not None:
             means = held.means_of(means)
             scatter = held.scatter_of(mass, _about(structure.order, self, Origin(means)).second)
@@ -376,10 +423,10 @@ class Moments(Sums):
 
     def scatter(self, order: Order) -> Array:
         """Second moments about these means."""
-        return self.second - of_each(self.mass, outer(self._offset(), order), order)
+        return self.second - of_each(self.own, outer(self._offset(), order), order)
 
     def _offset(self) -> Array:
-        return self.first / np.maximum(self.mass, TINY)[:, None]
+        return self.first / np.maximum(self.own, TINY)[:, None]
 
     def times(self, factor: float) -> Moments:
         """Of so many times the rows."""
@@ -413,7 +460,7 @@ def corrected(order: Order, rows: Moments, here: Moments, there: Moments) -> Mom
 def _about(order: Order, moments: Moments, origin: Origin) -> Moments:
     """The same moments about another origin."""
     shift = moments.origin.about(moments.first) - origin.about(moments.first)
-    moved = moments.mass[:, None] * shift
+    moved = moments.own[:, None] * shift
     second = moments.second + _symmetric(moments.first + 0.5 * moved, shift, order)
     return replace(moments, first=moments.first + moved, second=second, origin=origin)
 
@@ -540,14 +587,16 @@ class Explain(Linear[Moments]):
         return Origin(self.mixture.means if self.path == "centred" else None)
 
     def zero(self) -> Moments:
-        return _no_moments(*self.mixture.shape, self.mixture.structure.order, self._origin())
+        k, d = self.mixture.shape
+        nothing = _no_moments(k, d, self.mixture.structure.order, self._origin())
+        return replace(nothing, mass=np.zeros(len(self.mixture.weights)))
 
     def features(self) -> Features | None:
         # Centred rows, and those whitened by a shared covariance, are each mixture's own.
-        own = self.path == "centred" or self.mixture.structure.order is Order.pooled
+        own = self.path == "centred" or self.mixture.order is Order.pooled
         # Each row to one component: which one is each mixture's own, too.
         own = own or self.sharing.hard or self.sharing.seed is not None
-        return None if own else Features(self.frame, self.mixture.structure.order, self.path)
+        return None if own else Features(self.frame, self.mixture.order, self.path)
 
     @classmethod
     def map_all(cls, questions: Sequence[Explain], block: Block, ops: Kernels) -> list[Moments]:
@@ -560,6 +609,10 @@ class Explain(Linear[Moments]):
     def _told(self, found: Explained, by_product: bool) -> Moments:
         score = self.sharing.temperature * found.score + (found.certainty if self.sharing.hard else 0.0)
         mass, first, second, *_ = self.mixture.completed(found, self.floor)
+        if self.mixture.family.noise is not None:
+            first, second = first[:-1], second[:-1]
+            if self.mixture.order is not self.mixture.structure.order:
+                second = second.sum(axis=0)
         origin = Origin(None if by_product else self.mixture.means)
         sums = Moments(mass, first, second, score, found.certainty, origin)
         # Rows with gaps may go another way than those without.
@@ -573,7 +626,7 @@ class Explain(Linear[Moments]):
         if ops.in_tiles:
             return FEW_BYTES
         d = self.mixture.shape[1]
-        return self.own_bytes(ops) + 8 * (d + (d * (d + 1) // 2 if self.mixture.structure.order is Order.full else d))
+        return self.own_bytes(ops) + 8 * (d + (d * (d + 1) // 2 if self.mixture.order is Order.full else d))
 
 
 def _no_moments(k: int, d: int, order: Order, origin: Origin) -> Moments:

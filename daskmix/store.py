@@ -22,7 +22,7 @@ from daskmix.errors import BadChunkError, IncompleteStoreError, SchemaError, Sto
 SCHEMA = 1
 MARK = "daskmix"
 ROWS = "rows"  # the kind of a store that holds values of rows
-LEFT_OUT = -2  # the label of rows that were left out; -1 is for noise
+LEFT_OUT, NOISE = -2, -1  # labels of rows that were left out, and of those that belong to no component
 CHUNK_ROWS = 1 << 20
 
 # What a fitted model consists of, beside its parameters.
@@ -36,7 +36,7 @@ STATE = {
         "tree_children_",
     ),
     "GaussianMixture": (
-        "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_",
+        "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "noise_weight_", "noise_box_",
         "lower_bound_", "converged_", "n_iter_", "gap_estimate_", "_mass", "_certainty", "_smoothing",
     ),
     "BayesianGaussianMixture": (

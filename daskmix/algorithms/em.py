@@ -110,9 +110,9 @@ class EM(Iteration[EMState, Moments]):
         """The M-step, if all components have rows enough."""
         if self.on_collapse is not OnCollapse.keep:
             least = max(self.min_weight, LEAST_MASS) * answer.mass.sum()
-            few = np.flatnonzero((answer.mass < least) & ~model.family.rigid(model.shape[0]))
+            few = np.flatnonzero((answer.own < least) & ~model.family.rigid(model.shape[0]))
             if len(few):
-                shares = ", ".join(f"{share:.3g}" for share in answer.mass[few] / answer.mass.sum())
+                shares = ", ".join(f"{share:.3g}" for share in answer.own[few] / answer.mass.sum())
                 raise collapsed_components(
                     tuple(map(int, few)),
                     f"component {_in_words(few)} collapsed: the share of the rows is {shares}, below "
@@ -174,8 +174,8 @@ class EM(Iteration[EMState, Moments]):
         CollapsedComponentError
             Where a component has no mass left, or a covariance is singular.
         """
-        if not (moments.mass > LEAST_MASS * moments.mass.sum()).all():
-            raise CollapsedComponentError(f"component {int(moments.mass.argmin())} has lost all its rows")
+        if not (moments.own > LEAST_MASS * moments.mass.sum()).all():
+            raise CollapsedComponentError(f"component {int(moments.own.argmin())} has lost all its rows")
         return moments.estimate(like.family, self.floor, like.covariance)
 
 

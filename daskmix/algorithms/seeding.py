@@ -13,12 +13,28 @@ from daskmix.kernels import Frame
 from daskmix.reduction import Reduction
 from daskmix.sampling import FarSample, Sample, completed
 
+MET, NEIGHBOUR = 1000, 5
 DRAW_ROWS = 1 << 16  # distances are computed for so many rows at a time
 
 
 def random_rows(x: Array, w: Array, k: int, rng: np.random.Generator) -> Array:
     """k different rows, each with a chance as its weight: (k, d)."""
     return x[rng.choice(len(x), size=k, replace=False, p=w / w.sum())]
+
+
+def crowded(x: Array, share: float) -> Array:
+    """Which rows have neighbours: all but this share, which is farthest from the fifth nearest of some rows (n,).
+
+    Byers & Raftery (1998), Nearest-neighbor clutter removal, with a share that is given and a thousand rows to meet.
+    """
+    met = x[:: max(1, len(x) // MET)]
+    reach = np.empty(len(x))
+    for a in range(0, len(x), DRAW_ROWS):
+        own = x[a : a + DRAW_ROWS]
+        squares = (own * own).sum(axis=1)[:, None] - 2 * own @ met.T + (met * met).sum(axis=1)
+        nearest = np.partition(squares, min(NEIGHBOUR, len(met) - 1), axis=1)
+        reach[a : a + DRAW_ROWS] = nearest[:, min(NEIGHBOUR, len(met) - 1)]
+    return reach <= np.quantile(reach, 1.0 - share)
 
 
 def plus_plus(x: Array, w: Array, k: int, rng: np.random.Generator, given: Array | None = None) -> Array:

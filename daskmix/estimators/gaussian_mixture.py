@@ -25,9 +25,10 @@ from daskmix.estimators.mixture_held import check_fixed, held_of
 from daskmix.estimators.mixture_prior import check_prior, conjugate, given_prior
 from daskmix.estimators.mixture_start import STRUCTURES, MixtureStart
 from daskmix.fitting import Fit
+from daskmix.given import Noise
 from daskmix.hooks import Run
 from daskmix.kernels import Frame
-from daskmix.mixture import Conjugate, Explain, Family, Moments, Sharing, blended
+from daskmix.mixture import Conjugate, Explain, Family, Mixture, Moments, Sharing, blended
 from daskmix.sampling import Summary
 from daskmix.store import write_rows
 from daskmix.structures import Fixed, Structure
@@ -82,6 +83,10 @@ class GaussianMixture(AfterFit):
         drawn, away from the means that are), by a fitted mixture as init_params, or by the last fit with warm_start.
         Weights that are free share what those that are held leave. A covariance can be held alone where each component
         has its own ("full", "diag", "spherical").
+    noise : bool
+        Whether rows may belong to no component: noise, uniform in the box that the rows are in, with a weight of its
+        own [9]_. Such rows get the label -1. As in mclust, its density is the same outside of the box, and it counts
+        as two parameters.
     min_weight : float
         The least share of the rows that a component may have, below 1 / n_components.
     on_collapse : {"keep", "restart", "drop", "raise"}
@@ -137,6 +142,10 @@ class GaussianMixture(AfterFit):
     Attributes
     ----------
     weights_ : (k,) float64
+        With noise they sum to 1 - noise_weight_.
+    noise_weight_ : float
+    noise_box_ : (2, d) float64
+        Lower and upper corner of the box, with noise.
     means_ : (k, d) float64, in the units of X
     covariances_, precisions_, precisions_cholesky_ : (k, d, d), (d, d), (k, d) or (k,) float64
     lower_bound_ : float
@@ -163,6 +172,7 @@ class GaussianMixture(AfterFit):
     .. [6] Ueda & Nakano (1998), Deterministic annealing EM algorithm.
     .. [7] Fraley & Raftery (2007), Bayesian regularization for normal mixture estimation and model-based clustering.
     .. [8] Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
+    .. [9] Banfield & Raftery (1993), Model-based Gaussian and non-Gaussian clustering, section 4.
 
     Examples
     --------
@@ -174,6 +184,8 @@ class GaussianMixture(AfterFit):
     """
 
     n_iter_: int
+    noise_weight_: float
+    noise_box_: Array
     _mass: float
     _smoothing: Array
 
@@ -193,6 +205,7 @@ class GaussianMixture(AfterFit):
         covariance_init: Any = None,
         equal_weights: bool = False,
         fixed: Any = None,
+        noise: bool = False,
         min_weight: float = 0.0,
         on_collapse: str = "keep",
         prior: Any = None,
@@ -221,6 +234,7 @@ class GaussianMixture(AfterFit):
         self.covariance_init = covariance_init
         self.equal_weights = equal_weights
         self.fixed = fixed
+        self.noise = noise
         self.min_weight = min_weight
         self.on_collapse = on_collapse
         self.prior = prior
@@ -358,6 +372,7 @@ class GaussianMixture(AfterFit):
         self._check_patience()
         self._check_given()
         self._check_collapse(k)
+        self._check_noise()
         check_fixed(self, self._structure(), k)
         return k
 
@@ -367,6 +382,17 @@ class GaussianMixture(AfterFit):
             raise InputError(f"min_weight={least:g} is more than {k} components can all have; pass less than {1 / k:g}")
         if least > 0 and policy == "keep":
             raise InputError('min_weight says when a component collapses; say what then, e.g. on_collapse="drop"')
+
+    def _check_noise(self) -> None:
+        if not self.noise:
+            return
+        if self.missing == "em":
+            raise InputError('noise has no density for a part of a row; pass missing="drop" with noise=True')
+        if self.covariance_type == "fixed":
+            raise InputError(
+                "beside fixed covariances noise would take every row that they are too small for; pass another "
+                "covariance_type with noise=True"
+            )
 
     def _check_given(self) -> None:
         """Whether what is given, and not estimated, goes together."""
@@ -425,6 +451,8 @@ class GaussianMixture(AfterFit):
     def _keep(self, best: EMState, start: MixtureStart, mass: float) -> None:
         frame, floor = start.frame, start.em.floor / start.frame.scale**2
         model = best.model.rescaled(1.0 / frame.scale, frame.leave(best.model.means))
+        if model.family.noise is not None:
+            self.noise_box_ = np.stack([model.family.noise.low, model.family.noise.high])
         self._set_parameters(model.weights, model.means, model.covariance)
         self.lower_bound_ = best.score / mass
         self.converged_ = best.outcome is Outcome.converged
@@ -502,6 +530,8 @@ class GaussianMixture(AfterFit):
         from sklearn.mixture import GaussianMixture as Peer
 
         check_is_fitted(self)
+        if self.noise:
+            raise InputError("scikit-learn's mixtures have no noise; fit with noise=False")
         kind = KINDS[self._structure().order]
         peer = Peer(len(self.weights_), covariance_type=kind, tol=self.tol, max_iter=self.max_iter)
         for name in (
@@ -520,6 +550,22 @@ class GaussianMixture(AfterFit):
 
     def _family(self) -> Family:
         return Family(self._structure(), bool(self.equal_weights))
+
+    def _model(self) -> Mixture:
+        model = super()._model()
+        if not self.noise:
+            return model
+        family = replace(model.family, noise=Noise(*self.noise_box_))
+        return replace(model, weights=np.append(self.weights_, self.noise_weight_), family=family)
+
+    def _set_parameters(self, weights: Array, means: Array, covariance: Covariance) -> None:
+        super()._set_parameters(weights[: len(means)], means, covariance)
+        self.__dict__.pop("noise_weight_", None)
+        if self.noise:
+            self.noise_weight_ = float(weights[-1])
+
+    def _more_parameters(self) -> dict[str, Any]:
+        return {"noise_weight": self.noise_weight_} if self.noise else {}
 
     def _n_parameters(self) -> int:
         model = self._model()

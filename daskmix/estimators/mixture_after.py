@@ -23,7 +23,7 @@ from daskmix.device import suited
 from daskmix.errors import CollapsedComponentError, FeatureError, InputError
 from daskmix.estimators.base import Source
 from daskmix.estimators.mixture_base import KINDS, MixtureEstimator, framed, responsibilities
-from daskmix.estimators.mixture_held import shaped
+from daskmix.estimators.mixture_held import held_of, shaped
 from daskmix.fitting import Fit
 from daskmix.kernels import Order, compiled
 from daskmix.mixture import SOFT, Mixture
@@ -102,6 +102,7 @@ class AfterFit(MixtureEstimator):
             raise InputError('the bootstrap replicates fits by algorithm="em" at temperature 1 without a prior')
         fit = Fit(self._rows(self._opened(X, variables), sample_weight, sample_dims, reset=False))
         model, frame = framed(self._model(), fit.rows.dtype)
+        model = replace(model, family=replace(model.family, held=held_of(model, self.fixed)))
         em = EM(frame, fit.rows.dtype, self._smoothing * frame.scale**2, 0.0, int(self.max_iter))
         algorithm = Accelerated(em, self._least_gap())
         replicates = [Resampling(algorithm, self.seed_ + 1 + number) for number in range(n_replicates)]
@@ -116,10 +117,12 @@ class AfterFit(MixtureEstimator):
         """Standard deviations of parameters, as `to_xarray` names them."""
         like = self.to_xarray()
         each = {
-            "weights": [m.weights for m in replicates],
+            "weights": [m.own_weights for m in replicates],
             "means": [m.means for m in replicates],
             "covariances": [m.covariance.dense(*m.shape) for m in replicates],
         }
+        if self.noise:
+            each["noise_weight"] = [m.weights[-1] for m in replicates]
         spread = {name: (like[name].dims, np.std(values, axis=0, ddof=1)) for name, values in each.items()}
         return xr.Dataset(spread, coords=like.coords, attrs={"n_replicates": len(replicates)})
 
@@ -175,9 +178,13 @@ class AfterFit(MixtureEstimator):
         from daskmix.estimators.gaussian_mixture import GaussianMixture  # which is made of this
 
         kind = KINDS[mixture.structure.order]
+        noise = mixture.family.noise
         model = GaussianMixture(
-            mixture.shape[0], covariance_type=kind, missing=self.missing, random_state=self.random_state, run=self.run
-        )
+            mixture.shape[0], covariance_type=kind, noise=noise is not None, missing=self.missing,
+            random_state=self.random_state, run=self.run,
+        )  # fmt: skip
+        if noise is not None:
+            model.noise_box_ = np.stack([noise.low, noise.high])
         model._set_parameters(mixture.weights, mixture.means, mixture.covariance)
         model.lower_bound_, model._mass, model._certainty = np.nan, self._mass, np.nan
         model._smoothing = np.zeros(len(features))

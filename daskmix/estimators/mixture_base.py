@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from daskmix.algorithms.em import EM
 from daskmix.algorithms.merging import Merging
+from daskmix.arrays import namespace
 from daskmix.block import Array
 from daskmix.covariance import Covariance
 from daskmix.derived import Draws
@@ -28,7 +29,7 @@ from daskmix.kernels import Frame, Order, compiled
 from daskmix.kernels.reference import mahalanobis, normalise
 from daskmix.mixture import SOFT, Conjugate, Explain, Family, Mixture, Moments, Sharing
 from daskmix.sampling import Summary
-from daskmix.store import LEFT_OUT
+from daskmix.store import LEFT_OUT, NOISE
 from daskmix.structures import Structure
 
 INITS = ("auto", "kmeans", "k-means++", "random", "random_from_data")
@@ -49,6 +50,7 @@ class MixtureEstimator(DensityMixin, Estimator):
     precisions_init: Any = None
     covariance_init: Any = None
     fixed: Any = None
+    noise: bool = False
     weights_: Array
     means_: Array
     covariances_: Array
@@ -65,7 +67,10 @@ class MixtureEstimator(DensityMixin, Estimator):
         return self.predict(X, sample_dims=kwargs.get("sample_dims"), variables=kwargs.get("variables"))
 
     def predict(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
-        """The most probable component of each row: int32 (n,), in the type of X and lazy where X is; -2 if left out."""
+        """The most probable component of each row: int32 (n,), in the type of X and lazy where X is.
+
+        -1 for noise, -2 for rows left out.
+        """
         check_is_fitted(self)
         labels, k = self._label_function()
         attrs = (("long_name", "component"), ("n_components", k))
@@ -76,9 +81,12 @@ class MixtureEstimator(DensityMixin, Estimator):
         return partial(_labels, self._model()), len(self.weights_)
 
     def predict_proba(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
-        """Responsibilities: probability of each component given the row, (n, k), in the type of X."""
+        """Responsibilities: probability of each component given the row, (n, k), in the type of X.
+
+        With noise (n, k + 1), of which the last is the noise's.
+        """
         check_is_fitted(self)
-        k = len(self.weights_)
+        k = len(self._model().weights)
         of_rows = partial(responsibilities, self._model())
         function = self._function("probability", of_rows, np.float64, width=k, over="component")
         return self._answer(X, function, sample_dims, variables)
@@ -120,7 +128,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         return measured
 
     def sample(self, n_samples: int = 1, *, chunks: Any = None) -> tuple[Any, Any]:
-        """Rows drawn from the mixture, (n, d), and their components, (n,).
+        """Rows drawn from the mixture, (n, d), and their components, (n,), -1 for noise.
 
         With `chunks`, rows of each or as Dask takes it, both are Dask arrays, drawn when they are computed: each row
         depends on `random_state` and its number alone, not on the chunks.
@@ -128,10 +136,12 @@ class MixtureEstimator(DensityMixin, Estimator):
         check_is_fitted(self)
         if n_samples < 1:
             raise InputError(f"n_samples={n_samples} must be at least 1")
-        if chunks is not None:
+        if chunks is not None or self.noise:
             seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-            draws, index = Draws(self._model(), seed), da.arange(n_samples, chunks=chunks)
-            d = self.means_.shape[1]
+            draws = Draws(self._model(), seed)
+            if chunks is None:
+                return draws.rows(np.arange(n_samples)), draws.components(np.arange(n_samples))
+            index, d = da.arange(n_samples, chunks=chunks), self.means_.shape[1]
             rows = index.map_blocks(draws.rows, new_axis=1, chunks=(*index.chunks, (d,)), dtype=np.float64)
             return rows, index.map_blocks(draws.components, dtype=np.int64)
         rng = check_random_state(self.random_state)
@@ -173,6 +183,8 @@ class MixtureEstimator(DensityMixin, Estimator):
             raise InputError(
                 f"n_clusters={n_clusters!r} must be a whole number from 1 to {k}, the number of components"
             )
+        if self.noise:
+            raise InputError("components with noise beside them cannot be merged, for noise belongs to no cluster")
         algorithm = Merging(partial(responsibilities, self._model()), k, int(n_clusters))
         with Fit(self._rows(self._opened(X, variables), sample_weight, sample_dims, reset=False)) as fit:
             (ended,) = fit.run([algorithm], [algorithm.start()], "merge", "entropy")
@@ -200,6 +212,7 @@ class MixtureEstimator(DensityMixin, Estimator):
                 "weights": ("component", self.weights_),
                 "means": (("component", "feature"), self.means_),
                 "covariances": (("component", "feature", "feature_2"), self._model().covariance.dense(k, d)),
+                **self._more_parameters(),
             },
             coords=coords,
             attrs={
@@ -209,6 +222,10 @@ class MixtureEstimator(DensityMixin, Estimator):
                 "n_passes": self.n_passes_,
             },
         )
+
+    def _more_parameters(self) -> dict[str, Any]:
+        """What a mixture consists of beside weights, means and covariances."""
+        return {}
 
     def _set_parameters(self, weights: Array, means: Array, covariance: Covariance) -> None:
         self.weights_, self.means_ = weights, means
@@ -274,7 +291,7 @@ def framed(model: Mixture, dtype: np.dtype) -> tuple[Mixture, Frame]:
     spread = np.sqrt(np.diagonal(model.covariance.dense(k, d), axis1=1, axis2=2).mean(axis=0))
     if model.structure.common_scale:
         spread = np.full(d, np.sqrt((spread**2).mean()))
-    frame = Frame.of(model.weights @ model.means, spread, dtype)
+    frame = Frame.of(np.average(model.means, axis=0, weights=model.own_weights), spread, dtype)
     return model.rescaled(frame.scale, frame.enter(model.means)), frame
 
 
@@ -290,7 +307,8 @@ def _joint(model: Mixture, x: Array, gaps: bool) -> Array:
 
 
 def _labels(model: Mixture, x: Array, gaps: bool) -> Array:
-    return _joint(model, x, gaps).argmax(axis=1)
+    label = _joint(model, x, gaps).argmax(axis=1)
+    return label if model.family.noise is None else namespace(label).where(label == len(model.means), NOISE, label)
 
 
 def responsibilities(model: Mixture, x: Array, gaps: bool) -> Array:

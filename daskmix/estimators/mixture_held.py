@@ -24,7 +24,7 @@ NAMES = ("weights", "means", "covariances")
 class Given:
     """Parameters in a frame; NaN, and components that are not `known`, where nothing is given."""
 
-    weights: Array  # (k,)
+    weights: Array  # (k,), or (k + 1,) with that of the noise
     means: Array  # (k, d)
     covariance: Covariance | None
     known: Array  # (k,) of which components the covariance is given
@@ -35,13 +35,19 @@ class Given:
 
     def over(self, model: Mixture) -> Mixture:
         """That mixture with these parameters, as far as they go."""
-        free = np.isnan(self.weights)
-        weights = model.weights
-        if not free.all():
-            left = 1.0 - self.weights[~free].sum()
-            weights = np.where(free, left * weights / max(weights[free].sum(), np.finfo(float).tiny), self.weights)
         means = np.where(np.isnan(self.means), model.means, self.means)
-        return replace(model, weights=weights, means=means, covariance=self._over(model.covariance))
+        covariance = self._over(model.covariance)
+        return replace(model, weights=self._weights_over(model.weights), means=means, covariance=covariance)
+
+    def _weights_over(self, weights: Array) -> Array:
+        given = self.weights
+        if len(given) < len(weights):  # of the noise nothing is given
+            given = np.append(given * (1.0 - weights[-1]), np.nan)
+        free = np.isnan(given)
+        if free.all():
+            return weights
+        left = 1.0 - given[~free].sum()
+        return np.where(free, left * weights / max(weights[free].sum(), np.finfo(np.float64).tiny), given)
 
     def _over(self, covariance: Covariance) -> Covariance:
         if self.covariance is None or not self.known.any():
@@ -58,7 +64,7 @@ class Given:
         InputError
             Where it is not given.
         """
-        there = {"weights": ~np.isnan(self.weights), "means": ~np.isnan(self.means).any(axis=1)}
+        there = {"weights": ~np.isnan(self.weights[: len(self.known)]), "means": ~np.isnan(self.means).any(axis=1)}
         there["covariances"] = self.known
         sources = {"weights": "weights_init", "means": "means_init", "covariances": "precisions_init"}
         for name, mask in which.items():
@@ -70,7 +76,7 @@ class Given:
                 )
         if not any(mask.any() for mask in which.values()):
             return None
-        weights = np.where(which["weights"], self.weights, np.nan)
+        weights = np.where(which["weights"], self.weights[: len(self.known)], np.nan)
         means = np.where(which["means"][:, None], self.means, np.nan)
         return Held(weights, means, which["covariances"], self.covariance)
 
@@ -185,6 +191,8 @@ def check_fixed(face: Any, structure: Structure, k: int) -> None:
         )
     if which["weights"].any() and face.equal_weights:
         raise InputError("equal_weights=True leaves no weight to hold; pass one of them")
+    if which["weights"].any() and face.noise:
+        raise InputError("weights cannot be held beside noise, which takes its share of the rows; hold the others only")
     if face.prior is not None:
         raise InputError("a prior is of parameters that are estimated, not of those that are held; pass one of the two")
     if face.on_collapse == "drop":

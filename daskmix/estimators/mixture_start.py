@@ -15,13 +15,14 @@ from daskmix import structures
 from daskmix.algorithms.acceleration import Accelerated, LocalSteps, accelerated_steps
 from daskmix.algorithms.em import EM, OnCollapse
 from daskmix.algorithms.lloyd import Lloyd
-from daskmix.algorithms.seeding import plus_plus, random_rows
+from daskmix.algorithms.seeding import crowded, plus_plus, random_rows
 from daskmix.block import Array
 from daskmix.centroids import Centroids
 from daskmix.covariance import Covariance, FullCovariance
 from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.estimators.mixture_held import Given, explicit, held_components, shaped
 from daskmix.fitting import Fit, sampled
+from daskmix.given import Noise
 from daskmix.kernels import Frame, Order
 from daskmix.kernels.reference import moments, nearest, nearest_observed
 from daskmix.mixture import Explain, Family, Learn, Mixture, Moments, Origin, on_diagonal
@@ -55,6 +56,7 @@ STRUCTURES = {**{alias: MCLUST[name] for alias, name in ALIASES.items()}, **MCLU
 RACERS = ("kmeans", "random_from_data")
 ROWS_PER_PARAMETER = 5  # at least, where starts race on the sample
 AUTO_FLOOR = 1e-6  # of each feature's variance
+NOISE = 0.05  # its weight in a start
 
 
 def fitting_frame(summary: Summary, structure: Structure, dtype: np.dtype) -> Frame:
@@ -103,6 +105,14 @@ def spread(fit: Fit, summary: Summary, frame: Frame, order: Order) -> Array:
     return found
 
 
+def _noise(summary: Summary) -> Noise:
+    """Uniform in the box that the rows are in."""
+    flat = ~(summary.high > summary.low)
+    if flat.any():
+        raise InputError(f"feature {int(flat.argmax())} is constant, so that noise has no box; leave it out")
+    return Noise(summary.low.astype(np.float64), summary.high.astype(np.float64))
+
+
 class MixtureStart:
     """Where the starts of one fit come from."""
 
@@ -143,6 +153,8 @@ class MixtureStart:
         frame = fitting_frame(summary, family.structure, dtype)
         reg_covar = None if isinstance(face.reg_covar, str) else float(face.reg_covar)
         floor = smoothing(summary, reg_covar, family.structure) * frame.scale**2
+        if face.noise:
+            family = replace(family, noise=_noise(summary))
         prior = face._prior(fit, summary, frame)
         if prior is not None:
             family = replace(family, prior=prior.entered(frame.shift, frame.scale))
@@ -223,7 +235,8 @@ class MixtureStart:
         init, known = self.face.init_params, self.known
         whole = not (np.isnan(known.weights).any() or np.isnan(known.means).any()) and known.known.all()
         if known.covariance is not None and whole:
-            return [Mixture(known.weights, known.means, known.covariance, self.family)]
+            even = Mixture(self._weights(np.full(self.k, 1.0 / self.k)), known.means, known.covariance, self.family)
+            return [known.over(even)]
         if hasattr(init, "fit"):
             check_is_fitted(init)
             centres = init.means_ if hasattr(init, "means_") else init.cluster_centers_
@@ -239,13 +252,26 @@ class MixtureStart:
         """So many mixtures, drawn in these ways by turns."""
         seeds = [np.random.default_rng([self.face.seed_, start]) for start in range(count)]
         with self.fit.sampling():
-            return [self.known.over(self._drawn(init, rng)) for init, rng in zip(cycle(inits), seeds, strict=False)]
+            among = self if self.family.noise is None else self._without_clutter()
+            return [among.known.over(among._drawn(init, rng)) for init, rng in zip(cycle(inits), seeds, strict=False)]
+
+    def _without_clutter(self) -> MixtureStart:
+        """The same on the rows of the sample that have neighbours: K-means would spend centres on the others."""
+        keep = crowded(self.x, 2 * NOISE)
+        return self.among(Sample(*(values[keep] for values in self.sample.fields())))
 
     def _of_model(self, fitted: Any) -> Mixture:
         means = shaped("the start's means", fitted.means_, (self.k, self.fit.rows.d))
         covariance = self.structure.covariance(fitted.covariances_, fitted.precisions_cholesky_)
-        model = Mixture(fitted.weights_, means, covariance, self.family)
+        model = Mixture(self._weights(fitted.weights_, fitted), means, covariance, self.family)
         return model.rescaled(self.frame.scale, self.frame.enter(means))
+
+    def _weights(self, own: Array, fitted: Any = None) -> Array:
+        """Weights of components, with the noise's where there is some."""
+        if self.family.noise is None:
+            return own / own.sum() if hasattr(fitted, "noise_weight_") else own
+        noise = getattr(fitted, "noise_weight_", NOISE)
+        return np.append(own * ((1.0 - noise) / own.sum()), noise)
 
     def _drawn(self, init: str, rng: np.random.Generator) -> Mixture:
         if init == "random":
@@ -320,7 +346,9 @@ class MixtureStart:
         if empty.any():
             # A start without rows: anywhere among the others, as wide as the data.
             sums = replace(sums, mass=np.where(empty, 1e-3 * sums.mass.sum() / self.k, sums.mass))
-        floor = self.em.floor
+        floor, total = self.em.floor, sums.mass.sum()
+        if self.family.noise is not None:
+            sums = replace(sums, mass=np.append(sums.mass, NOISE / (1.0 - NOISE) * total))
         try:
             return sums.estimate(self.family, floor, self.given)
         except CollapsedComponentError:

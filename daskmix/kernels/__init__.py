@@ -102,6 +102,12 @@ class Product:
         """log p(x, k) / temperature."""
         return replace(self, theta=(self.theta / temperature).astype(self.theta.dtype))
 
+    def beside(self, constant: float) -> "Product":
+        """With a further component, whose log density is the same everywhere."""
+        row = np.zeros((1, self.theta.shape[1]), self.theta.dtype)
+        row[0, -1] = constant
+        return replace(self, theta=np.concatenate([self.theta, row]))
+
 
 @dataclass(frozen=True)
 class Centred:
@@ -119,6 +125,11 @@ class Centred:
     def heated(self, temperature: float) -> "Centred":
         """log p(x, k) / temperature."""
         return replace(self, factors=self.factors / temperature**0.5, constants=self.constants / temperature)
+
+    def beside(self, constant: float) -> "Centred":
+        """With a further component, whose log density is the same everywhere; where each has factors of its own."""
+        means, factors = (np.concatenate([a, np.zeros_like(a[:1])]) for a in (self.means, self.factors))
+        return replace(self, means=means, factors=factors, constants=np.append(self.constants, constant))
 
 
 @dataclass(frozen=True)
