@@ -7,7 +7,8 @@ ceiling   how fast this machine multiplies matrices
 storage   the same rows as a compressed store and as a memory map
 report    tables, requirements, the page
 
-grid, named, restarts, stores, scaling, fits, reads: the parts of a run, each a function from settings to a section
+grid, named, restarts, stores, scaling, fits, reads, family: the parts of a run, each a function from settings to a
+section
 
 simulate  `python -m benchmarks.simulate`: how far a pass scales, on paper and with workers that have nothing to do
 costs     what a pass costs, in closed form; constants: its constants, measured; nothing: questions without work

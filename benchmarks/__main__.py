@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import anatomy, fits, grid, named, pruning, reads, restarts, scaling, statistics, stores
+from benchmarks import anatomy, family, fits, grid, named, pruning, reads, restarts, scaling, statistics, stores
 from benchmarks.cases import DIAG, FULL, KMEANS
 from benchmarks.report import Section, headline, introduction
 from benchmarks.settings import Settings
@@ -24,6 +24,7 @@ PARTS: dict[str, Part] = {
     "fits": fits.section,
     "pruning": pruning.section,
     "reads": reads.section,
+    "family": family.section,
     "statistics-steps": statistics.steps,
     "statistics-gaps": statistics.gaps,
     "grid-full": partial(grid.section, FULL),

@@ -10,17 +10,23 @@ import pytest
 
 from daskmix import estimators
 
-PAGE = Path(__file__).parent.parent / "docs" / "kmeans-and-mixtures.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = {path.name: page for path in sorted(DOCS.glob("*.md")) if "```python" in (page := path.read_text())}
+EXAMPLES = {
+    f"{name}-{number}": example
+    for name, page in PAGES.items()
+    for number, example in enumerate(re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL))
+}
 
 
 def test_every_block_of_code_has_its_output_beside_it():
-    assert len(EXAMPLES) == PAGE.read_text().count("```python") > 1
+    assert len(PAGES) == 2
+    assert len(EXAMPLES) == sum(page.count("```python") for page in PAGES.values()) == 5
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_a_block_prints_what_stands_below_it(tmp_path, number):
-    code, output = EXAMPLES[number]
+@pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
+def test_a_block_prints_what_stands_below_it(tmp_path, example):
+    code, output = example
     (tmp_path / "block.py").write_text(code)
     ran = subprocess.run([sys.executable, "block.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr

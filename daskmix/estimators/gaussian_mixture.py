@@ -127,9 +127,9 @@ class GaussianMixture(AfterFit):
     missing : {"raise", "drop", "em"}
         What to do about rows that hold NaN: refuse them, leave them out, or take what is there. With "em" the
         likelihood is that of the values that are there, and EM counts the others with what is to be expected of them
-        [8]_: exact where values are missing at random. Where a covariance is not diagonal, rows that lack the same
-        features are computed on together, so a pass takes the longer the more kinds of rows there are. Rows left out,
-        with "em" those of which nothing is there, get the label -2, NaN in xarray.
+        [8]_: exact where values are missing at random (`docs/missing-values.md`). Where a covariance is not diagonal,
+        rows that lack the same features are computed on together, so a pass takes the longer the more kinds of rows
+        there are. Rows left out, with "em" those of which nothing is there, get the label -2, NaN in xarray.
     warm_start : bool
         Start from the parameters of the last fit.
     random_state : int, RandomState or None
