@@ -62,6 +62,7 @@ class Block:
     first: int = 0  # of these rows, within the place
     missing: int = 0  # rows left out; their values and weights are zero
     gaps: bool = False  # whether values of the other rows may be NaN, but not all of a row
+    known: Array | None = None  # (n,) the component that each row is known to be of, -1 where it is not
 
     @property
     def index(self) -> Array:
@@ -76,15 +77,17 @@ class Block:
         """The weight of each row, spelled out: (n,)."""
         return namespace(self.x).ones(len(self.x)) if self.w is None else self.w
 
-    def pick(self, rows: Array) -> tuple[Array, Array]:
-        """Values (m, d) and weights (m,) of the rows at these positions, on the host: the only rows that come there."""
+    def pick(self, rows: Array) -> tuple[Array, Array, Array]:
+        """Values (m, d), weights and known components (m,) of some rows, on the host: the only ones that come there."""
         rows = alongside(rows, self.x)
         w = np.ones(len(rows)) if self.w is None else to_host(self.w[rows])
-        return to_host(self.x[rows]), w
+        known = np.full(len(rows), -1, np.int32) if self.known is None else to_host(self.known[rows])
+        return to_host(self.x[rows]), w, known
 
     def moved(self, xp: Any) -> "Block":
         """The same rows as arrays of this namespace."""
-        return replace(self, x=xp.asarray(self.x), w=None if self.w is None else xp.asarray(self.w))
+        w, known = (None if a is None else xp.asarray(a) for a in (self.w, self.known))
+        return replace(self, x=xp.asarray(self.x), w=w, known=known)
 
     def tiles(self, rows: int) -> Iterator["Block"]:
         """The same rows, at most so many at a time, cut at fixed multiples from the start."""
@@ -94,8 +97,8 @@ class Block:
         missing = self.missing
         for a in range(0, len(self.x), rows):
             b = a + rows
-            w = None if self.w is None else self.w[a:b]
-            yield Block(self.x[a:b], w, self.place, self.first + a, missing, self.gaps)
+            w, known = (None if values is None else values[a:b] for values in (self.w, self.known))
+            yield Block(self.x[a:b], w, self.place, self.first + a, missing, self.gaps, known)
             missing = 0  # counted once, with the first tile
 
 
@@ -143,6 +146,20 @@ def clean_weights(w: Array, place: Place, number: int) -> Array:
             f"sample_weight of {_describe(place, row, number)} is {seen}; weights must be finite and not negative"
         )
     return w
+
+
+def clean_labels(labels: Array, place: Place, number: int, k: int) -> Array:
+    """Known components as int32, -1 where unknown; refused where they are neither of k nor -1 or NaN."""
+    xp = namespace(labels)
+    labels = xp.where(xp.isnan(labels), -1.0, labels)
+    bad = (labels != xp.rint(labels)) | (labels < -1) | (labels >= k)
+    if to_host(bad.any()):
+        row = _first(bad)
+        raise InputError(
+            f"y of {_describe(place, row, number)} is {float(to_host(labels[row])):g}; pass the component that the row "
+            f"is known to be of, 0 to {k - 1}, or -1 where that is unknown"
+        )
+    return labels.astype(np.int32)
 
 
 def clean(x: Array, w: Array | None, place: Place, number: int, missing: Missing) -> Block:

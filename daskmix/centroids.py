@@ -192,7 +192,7 @@ class Assign(Linear[Assignment], Remembers[Assignment]):
     def _answer(self, block: Block, found: Assigned) -> Assignment:
         kept = found.far_distance >= 0
         rows = found.far_row[kept]
-        x, w = block.pick(rows)
+        x, w, _ = block.pick(rows)
         farthest = Farthest.of(
             self.relocatable,
             found.far_distance[kept],

@@ -75,7 +75,8 @@ class Describe(Reduction[Described]):
             label[has_label] = self.labels(x[has_label], bool(absent[has_label].any()))
         each = [np.flatnonzero(label == j) for j in range(self.k)]
         summaries = [Summarise(self.m).map(Block(others[own], w[own], block.place, gaps=True), ops) for own in each]
-        samples = [Sample(others[own], w[own], block.index_of(own), rank[own]).best(self.size) for own in each]
+        index, known = block.index_of, np.full(len(x), -1, np.int32)
+        samples = [Sample(others[i], w[i], index(i), rank[i], known[i]).best(self.size) for i in each]
         return Described(tuple(summaries), tuple(samples))
 
     def merge(self, a: Described, b: Described) -> Described:

@@ -23,7 +23,7 @@ from daskmix.hooks import Callback, fingerprint
 from daskmix.passes import Tally, passes
 from daskmix.reduction import Reduction, Together
 from daskmix.rows import Rows, from_memory
-from daskmix.sampling import Sample, Summarise, Summary, UniformSample
+from daskmix.sampling import OfKnown, Sample, Summarise, Summary, UniformSample
 
 A = TypeVar("A")
 
@@ -53,6 +53,7 @@ class Fit:
     sampling_seconds: float = 0.0  # that this took
     mean: Any = None  # of all rows, once they were surveyed
     covariance: Any = None  # of all rows, once it was asked for
+    known_means: Any = None  # (k, d) of the rows whose component is known, NaN where there are none
     samples: dict[tuple[int, int], Rows] = field(default_factory=dict)  # parts of samples, shared by models
 
     def __post_init__(self) -> None:
@@ -81,7 +82,13 @@ class Fit:
         self._enough(self.rows.total, k)
         draw = partial(UniformSample.of, size, seed, self.rows.d, self.rows.dtype)
         first = draw(self.rows.total, SPARE if self.gaps else 1)
-        summary, sample = self.ask(Together((Summarise(self.rows.d), first)), "survey")
+        questions: tuple[Reduction[Any], ...] = (Summarise(self.rows.d), first)
+        labels = self.rows.parts[0].labels if self.rows.parts else 0
+        if labels:
+            questions += (OfKnown(labels, self.rows.d),)
+        summary, sample, *known = self.ask(Together(questions), "survey")
+        if known:
+            self.known_means = known[0].means()
         if summary.rows == 0 and summary.missing:
             raise InputError(f"every one of {summary.missing} rows holds NaN; nothing is left to fit")
         if summary.rows == 0 and self.history[-1]["rows"]:
@@ -206,4 +213,5 @@ def sampled(sample: Sample, x: Array | None = None) -> Rows:
     """The sample as rows, perhaps with other values."""
     weights, x = None if (sample.w == 1).all() else sample.w, sample.x if x is None else x
     missing = Missing.gaps if np.isnan(x).any() else Missing.trust
-    return from_memory([x], 1, weights, missing, SAMPLE_TASK)
+    k = int(sample.known.max(initial=-1)) + 1
+    return from_memory([x], 1, weights, missing, SAMPLE_TASK, sample.known if k else None, k)

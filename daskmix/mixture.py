@@ -542,10 +542,15 @@ class Sharing:
     seed: int | None = None  # each row to one component alone, drawn by the responsibilities
 
     def pick(self, block: Block) -> Array | None:
-        """What decides to which one component each row goes, as kernels take it."""
+        """What decides to which one component each row goes, as kernels take it; None where all are shared out."""
+        xp, pick = namespace(block.x), None
         if self.hard:
-            return namespace(block.x).zeros(len(block.x))
-        return None if self.seed is None else uniform(self.seed, block.index)
+            pick = xp.zeros(len(block.x))
+        elif self.seed is not None:
+            pick = uniform(self.seed, block.index)
+        if block.known is None:
+            return pick
+        return xp.where(block.known >= 0, -1.0 - block.known, np.nan if pick is None else pick)
 
     def again(self, times: int) -> Sharing:
         """The same with other draws."""

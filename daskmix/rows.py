@@ -48,6 +48,7 @@ class Raw:
     place: Place
     nbytes: int  # of the arrays that were read
     seconds: float  # that reading took
+    known: Array | None = None  # (n,) numbers of components, as they were given
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,14 @@ class Part:
     columns: tuple[int, ...] | None = None  # which features, in which order; None: as they come
     chunks: int = 1  # that are read together; `number` is that of the first
     prepare: Callable[[Array], Array] | None = None  # what is made of its rows before they are checked
+    labels: int = 0  # how many components rows may be known to be of; if any, the first array says of which
 
     def read(self, values: Sequence[Any]) -> Raw:
         """The rows as they are in the source."""
         began = time.perf_counter()
         try:
             arrays, w = self.load(*values)
+            arrays = list(arrays)
         except (DaskmixError, MemoryError):
             raise
         except Exception as error:
@@ -82,6 +85,7 @@ class Part:
         seconds = time.perf_counter() - began
         place = self.place if self.nbytes is not None else _placed(self.number, arrays)
         nbytes = sum(a.nbytes for a in arrays)
+        known = arrays.pop(0).reshape(-1) if self.labels else None
         # Compiled code relies on these shapes.
         x = as_rows(arrays, len(place.shape))
         if x.shape != (place.rows, self.d):
@@ -100,7 +104,9 @@ class Part:
             x = x[:, list(self.columns)]
         if self.prepare is not None:
             x = self.prepare(x)
-        return Raw(x, w, place, nbytes, seconds)
+        if known is not None and len(known) != len(x):
+            raise InputError(f"chunk {self.number} of y has {len(known)} rows, of X {len(x)}; chunk one like the other")
+        return Raw(x, w, place, nbytes, seconds, known)
 
 
 def bad_chunk(number: int, source: str, place: Place | None, error: Exception) -> BadChunkError:
@@ -133,7 +139,8 @@ def as_rows(arrays: Sequence[Array], axes: int) -> Array:
     if len(flat) == 1:
         return flat[0]
     dtype = np.result_type(*(working_dtype(a.dtype) for a in flat))
-    return namespace(flat[0]).concatenate(flat, axis=1, dtype=dtype)
+    # What a user adds may be in memory where the rows are on a device.
+    return namespace(flat[0]).concatenate([alongside(a, flat[0]) for a in flat], axis=1, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -212,19 +219,27 @@ class _Slab:
         return arrays, np.broadcast_to(w, arrays[0].shape[: w.ndim])
 
 
-def from_memory(arrays: Sequence[Array], axes: int, w: Array | None, missing: Missing, small: int = 0) -> Rows:
-    """Rows of arrays in memory whose first `axes` axes are sampled; `small` is as in `Rows`."""
+def from_memory(
+    arrays: Sequence[Array],
+    axes: int,
+    w: Array | None,
+    missing: Missing,
+    small: int = 0,
+    known: Array | None = None,
+    labels: int = 0,
+) -> Rows:
+    """Rows of arrays in memory whose first `axes` axes are sampled; `small` is as in `Rows`, `labels` as in `Part`."""
     grid = arrays[0].shape[:axes]
     d = sum(prod(a.shape[axes:]) for a in arrays)
     dtype = np.result_type(*(working_dtype(a.dtype) for a in arrays))
     nbytes = sum(a.nbytes for a in arrays)
     length = max(1, -(-grid[0] * bundle_bytes(nbytes, small) // max(nbytes, 1))) if grid[0] else 1
-    parts = []
+    parts, all_arrays = [], tuple(arrays) if known is None else (known, *arrays)
     for number, a in enumerate(range(0, grid[0], length)):
         b = min(a + length, grid[0])
         place = Place((a,) + (0,) * (axes - 1), (b - a, *grid[1:]), tuple(grid))
         share = sum(array[a:b].nbytes for array in arrays)
-        parts.append(Part(number, place, d, _Slab(tuple(arrays), w, a, b), nbytes=share))
+        parts.append(Part(number, place, d, _Slab(all_arrays, w, a, b), nbytes=share, labels=labels))
     return Rows(tuple(parts), d, dtype, prod(grid), missing, small=small)
 
 
@@ -277,6 +292,31 @@ def side_by_side(rows: Rows, others: Rows) -> Rows:
     return replace(rows, parts=parts, d=d, dtype=dtype, graph=graph, keep=False, in_memory=there)
 
 
+def with_known(rows: Rows, labels: Rows | Array, k: int) -> Rows:
+    """The same rows, of which some are known to be of one of k components: by other rows, or in memory; one column.
+
+    Raises
+    ------
+    InputError
+        Where both are not cut alike, or there are more columns.
+    """
+    d = labels.d if isinstance(labels, Rows) else labels.shape[1]
+    if d != 1:
+        raise InputError(f"y has {d} values for each row; pass one, the component that it is known to be of, or -1")
+    if not isinstance(labels, Rows):
+        parts = tuple(replace(p, load=_Both(_Column(labels, p.place), p.load, 0), labels=k) for p in rows.parts)
+        return replace(rows, parts=parts)
+    if [p.place for p in rows.parts] != [p.place for p in labels.parts]:
+        raise InputError("y must have the rows of X in the same chunks; rechunk one like the other")
+    pairs = zip(rows.parts, labels.parts, strict=True)
+    parts = tuple(
+        replace(p, load=_Both(own.load, p.load, len(own.needs)), needs=(*own.needs, *p.needs), labels=k)
+        for p, own in pairs
+    )
+    there = rows.in_memory and labels.in_memory
+    return replace(rows, parts=parts, graph={**rows.graph, **labels.graph}, in_memory=there)
+
+
 def _pair(a: Part, b: Part, own: int, d: int) -> Part:
     nbytes = None if a.nbytes is None or b.nbytes is None else a.nbytes + b.nbytes
     both = _Both(a.load, b.load, len(a.needs))
@@ -301,30 +341,32 @@ class _OnFirst:
 
 @dataclass(frozen=True)
 class _Both:
+    """The arrays of two sources, and the weights of the one that has some."""
+
     first: Callable[..., tuple[list[Array], Array | None]]
     second: Callable[..., tuple[list[Array], Array | None]]
     needs: int  # of the first
 
     def __call__(self, *values: Any) -> tuple[list[Array], Array | None]:
-        arrays, w = self.first(*values[: self.needs])
-        return [*arrays, *self.second(*values[self.needs :])[0]], w
+        (a, v), (b, w) = self.first(*values[: self.needs]), self.second(*values[self.needs :])
+        return [*a, *b], w if v is None else v
 
 
 def beside(rows: Rows, other: Array) -> Rows:
     """The same rows with more columns, which are in memory: (n,) or (n, m)."""
     columns = other[:, None] if other.ndim == 1 else other
     d = rows.d + columns.shape[1]
-    parts = tuple(_wider(p, rows.d, d, load=_Beside(p.load, columns, p.place)) for p in rows.parts)
+    parts = tuple(_wider(p, rows.d, d, load=_Both(p.load, _Column(columns, p.place), len(p.needs))) for p in rows.parts)
     return replace(rows, parts=parts, d=d, keep=False)  # it is asked once
 
 
 @dataclass(frozen=True)
-class _Beside:
-    load: Callable[..., tuple[list[Array], Array | None]]
+class _Column:
+    """Columns in memory (n, m), as a source of the rows at a place."""
+
     columns: Array
     place: Place
 
-    def __call__(self, *values: Any) -> tuple[list[Array], Array | None]:
-        arrays, w = self.load(*values)
+    def __call__(self) -> tuple[list[Array], Array | None]:
         own = self.columns[self.place.index(np.arange(self.place.rows))]
-        return [*arrays, alongside(own.reshape(*self.place.shape, -1), arrays[0])], w
+        return [own.reshape(*self.place.shape, -1)], None

@@ -51,6 +51,7 @@ class Sample:
     w: Array  # (m,)
     index: Array  # (m,) global index
     rank: Array  # (m,) the draw that let each row in; the smallest stay
+    known: Array  # (m,) the component that each row is known to be of, or -1
 
     def __len__(self) -> int:
         return len(self.x)
@@ -62,7 +63,7 @@ class Sample:
         worst = np.partition(self.rank, size - 1)[size - 1]
         keep = self.rank < worst
         keep[np.flatnonzero(self.rank == worst)[: size - keep.sum()]] = True
-        return Sample(*(values[keep] for values in self.fields()))
+        return self.at(keep)
 
     def followed_by(self, other: Sample) -> Sample:
         """Both, in the order of their index."""
@@ -74,12 +75,16 @@ class Sample:
             joined = [values[order] for values in joined]
         return Sample(*joined)
 
-    def fields(self) -> tuple[Array, Array, Array, Array]:
-        return self.x, self.w, self.index, self.rank
+    def at(self, rows: Array) -> Sample:
+        """Some of the rows, by their positions or a mask."""
+        return Sample(*(values[rows] for values in self.fields()))
+
+    def fields(self) -> tuple[Array, Array, Array, Array, Array]:
+        return self.x, self.w, self.index, self.rank, self.known
 
 
 def _no_sample(d: int, dtype: np.dtype) -> Sample:
-    return Sample(np.empty((0, d), dtype), np.empty(0), np.empty(0, np.int64), np.empty(0))
+    return Sample(np.empty((0, d), dtype), np.empty(0), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int32))
 
 
 def _chosen(block: Block, rank: Array, keep: Array, size: int) -> Sample:
@@ -89,7 +94,8 @@ def _chosen(block: Block, rank: Array, keep: Array, size: int) -> Sample:
     if len(rows) > size:
         # The global index grows with the position, so of equal ranks the lower index stays, as in `Sample.best`.
         rows = xp.sort(rows[xp.argsort(rank[rows], kind="stable")[:size]])
-    return Sample(*block.pick(rows), to_host(block.index_of(rows)), to_host(rank[rows]))
+    x, w, known = block.pick(rows)
+    return Sample(x, w, to_host(block.index_of(rows)), to_host(rank[rows]), known)
 
 
 @dataclass(frozen=True)
@@ -249,3 +255,39 @@ def _of_observed(x: Array, w: Array | None, mass: Array) -> tuple[Array, ...]:
     scatter = xp.maximum((weight * away * away).sum(axis=0) - seen * shift**2, 0.0)
     low, high = xp.where(there, x, np.inf).min(axis=0), xp.where(there, x, -np.inf).max(axis=0)
     return seen, pivot + shift, scatter, low, high
+
+
+@dataclass(frozen=True)
+class Labelled(Sums):
+    """What there is of rows whose component is known."""
+
+    seen: Array  # (k, d) mass of those that have the feature
+    first: Array  # (k, d) sum of w * x
+
+    def means(self) -> Array:
+        """(k, d), NaN where nothing is known."""
+        return np.where(self.seen > 0, self.first / np.where(self.seen > 0, self.seen, 1.0), np.nan)
+
+
+@dataclass(frozen=True)
+class OfKnown(Reduction[Labelled]):
+    """Where the rows are whose component is known."""
+
+    k: int
+    d: int
+
+    def zero(self) -> Labelled:
+        return Labelled(*np.zeros((2, self.k, self.d)))
+
+    def map(self, block: Block, ops: Kernels) -> Labelled:
+        if block.known is None:
+            return self.zero()
+        xp = namespace(block.x)
+        rows = xp.flatnonzero(block.known >= 0)
+        share = (block.known[rows][:, None] == xp.arange(self.k)) * block.weights()[rows][:, None]
+        x = block.x[rows].astype(np.float64)
+        there = ~xp.isnan(x)
+        return Labelled(*map(to_host, (share.T @ there.astype(np.float64), share.T @ xp.where(there, x, 0.0))))
+
+    def row_bytes(self, ops: Kernels) -> int:
+        return 8 * (3 * self.d + 2 * self.k)

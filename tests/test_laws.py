@@ -257,6 +257,6 @@ def test_the_merge_tree_keeps_the_order(n):
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.2 + 1e-16, 0.7, np.inf]), min_size=1, max_size=30), st.integers(1, 30))
 def test_of_a_sample_the_smallest_ranks_stay_and_of_equals_the_first(ranks, size):
     rank, index = np.array(ranks), np.arange(len(ranks))
-    kept = Sample(index[:, None].astype(float), np.ones(len(ranks)), index, rank).best(size)
+    kept = Sample(index[:, None].astype(float), np.ones(len(ranks)), index, rank, index).best(size)
     assert kept.index.tolist() == np.sort(np.lexsort((index, rank))[:size]).tolist()
     assert kept.x[:, 0].tolist() == kept.index.tolist()

@@ -19,7 +19,8 @@ import dask
 import numpy as np
 import psutil
 
-from daskmix.block import Array, Block, Missing, clean
+from daskmix.arrays import alongside
+from daskmix.block import Array, Block, Missing, clean, clean_labels
 from daskmix.errors import InputError
 from daskmix.passes import Tally
 from daskmix.rows import Part, Raw
@@ -99,6 +100,9 @@ class Held:
                     continue
                 raw = next(fresh)
                 block = clean(raw.x, raw.w, raw.place, part.number, missing)
+                if raw.known is not None:
+                    known = clean_labels(alongside(raw.known, raw.x), raw.place, part.number, part.labels)
+                    block = replace(block, known=known)
                 kept, refused = _shelf.put(block, raw, self.keep)
                 if self.keep is not NOTHING:  # it may have been dropped meanwhile
                     self._kept[i] = kept
@@ -227,7 +231,8 @@ class _Shelf:
         if not (keep.memory or keep.disk) or not isinstance(block.x, np.ndarray):
             return None, 0
         x, w = narrowed(block.x, raw.x.dtype, block.gaps), block.w
-        nbytes = x.nbytes + (0 if w is None else w.nbytes)
+        # Known components stay in memory wherever the rows do.
+        nbytes = x.nbytes + sum(a.nbytes for a in (w, block.known) if a is not None)
         like = replace(block, x=np.empty((0, x.shape[1]), block.x.dtype), w=None)
         if keep.memory and self._reserve("memory", nbytes, _memory_limit(keep)):
             # A view would keep alive what it is a view of.

@@ -6,19 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import dask
-import dask.array as da
 import numpy as np
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
-from daskmix.block import Array, Missing, unmasked
+from daskmix.block import Array, Missing
 from daskmix.describing import Describe, Described
-from daskmix.errors import InputError, InputTypeError
+from daskmix.errors import InputError
+from daskmix.estimators.others import of_same_rows
 from daskmix.fitting import Fit
 from daskmix.rows import Rows, beside, side_by_side
-from daskmix.sources.dask import is_dask_frame, rows_from_dask_array
-from daskmix.sources.labelled import rows_from_labelled, take_apart
 from daskmix.sources.zarr import Stored
 
 if TYPE_CHECKING:
@@ -60,60 +57,8 @@ def cluster_stats(
 
 def _with(rows: Rows, X: Source, other: Any, sample_dims: Any) -> tuple[Rows, list[str]]:
     """Rows with other variables beside their features, and the names of these."""
-    if isinstance(other, xr.Dataset | xr.DataArray):
-        return _with_labelled(rows, X, other, sample_dims)
-    if dask.is_dask_collection(other) and hasattr(other, "to_frame"):
-        other = other.to_frame()
-    if is_dask_frame(other):
-        names = [str(name) for name in other.columns]
-        return side_by_side(rows, rows_from_dask_array(other.to_dask_array(), None, Missing.observe)), names
-    if isinstance(other, da.Array):
-        other = other[:, None] if other.ndim == getattr(X, "ndim", 2) - 1 else other
-        lazy = rows_from_dask_array(_chunked_like(other, X), None, Missing.observe)
-        return side_by_side(rows, lazy), [str(v) for v in range(lazy.d)]
-    columns = getattr(other, "columns", None)
-    values, total = _numbers(unmasked(np.asarray(other))), rows.counted("other")
-    axes = getattr(X, "ndim", 2) - 1
-    if values.size == 0 or np.prod(values.shape[:axes]) != total:
-        raise InputError(f"other has shape {values.shape}, but X has {total} rows")
-    values = values.reshape(total, -1)
-    return beside(rows, values), [str(v) for v in (range(values.shape[1]) if columns is None else columns)]
-
-
-def _with_labelled(rows: Rows, X: Source, other: Any, sample_dims: Any) -> tuple[Rows, list[str]]:
-    if not isinstance(X, xr.Dataset | xr.DataArray):
-        raise InputError(f"other is an xarray object, but X is a {type(X).__name__}; pass both of one kind")
-    own = take_apart(X, sample_dims)
-    given = other.to_dataset(name=other.name or "other") if isinstance(other, xr.DataArray) else other
-    for dim in own.sample_dims:
-        if dim not in given.dims or given.sizes[dim] != own.variables[0].sizes[dim]:
-            raise InputError(
-                f"other has sizes {dict(given.sizes)}, but X has {own.variables[0].sizes[dim]} along {dim!r}"
-            )
-        here, there = own.variables[0].coords.get(dim), given.coords.get(dim)
-        if here is not None and there is not None and not here.equals(there):
-            raise InputError(f"other has other values of {dim!r} than X; select or sort one like the other")
-    if own.lazy:
-        sizes = own.variables[0].chunksizes
-        parts = take_apart(given.chunk({dim: sizes[dim] for dim in own.sample_dims}), own.sample_dims)
-        return side_by_side(rows, rows_from_labelled(parts, None, Missing.observe)), list(parts.names)
-    parts = take_apart(given.compute(), own.sample_dims)
-    columns = [_numbers(v.values).reshape(rows.counted("other"), -1) for v in parts.variables]
-    return beside(rows, np.concatenate(columns, axis=1)), list(parts.names)
-
-
-def _numbers(values: Array) -> Array:
-    if values.dtype.kind not in "fiub":
-        raise InputTypeError(f"other is of type {values.dtype}, not a real number; convert it first")
-    return values.astype(np.float64)
-
-
-def _chunked_like(other: da.Array, X: Source) -> da.Array:
-    if not isinstance(X, da.Array) or np.isnan(X.shape[0]):
-        return other
-    if other.shape[:-1] != X.shape[:-1]:
-        raise InputError(f"other has {other.shape[:-1]} rows but X has {X.shape[:-1]}")
-    return other.rechunk((*X.chunks[:-1], -1))
+    found, names = of_same_rows("other", other, rows, X, sample_dims)
+    return (side_by_side if isinstance(found, Rows) else beside)(rows, found), names
 
 
 def _dataset(found: Described, names: Sequence[str], at: Array) -> xr.Dataset:

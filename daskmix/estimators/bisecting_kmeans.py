@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -209,7 +210,7 @@ class _Starts:
             return leaf.centre + np.sqrt(leaf.cost / leaf.mass / x.shape[1]) * np.array([[-1.0], [1.0]])
         rng = np.random.default_rng([self.seed, *path])
         drawn = [Centroids(plus_plus(x, w, 2, rng)) for _ in range(self.n_init)]
-        few = Sample(x, w, self.sample.index[own], self.sample.rank[own])
+        few = replace(self.sample.at(own), x=x, w=w)
         plain = Lloyd(Frame(np.zeros(x.shape[1]), np.ones(x.shape[1])), self.lloyd.tol, self.lloyd.max_iter)
         with self.fit.sampling():
             ended = self.fit.on_sample([plain] * len(drawn), [plain.start(c) for c in drawn], sampled(few))

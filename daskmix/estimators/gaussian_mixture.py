@@ -6,6 +6,7 @@ import warnings
 from dataclasses import replace
 from typing import Any, Self
 
+import dask
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
@@ -24,12 +25,15 @@ from daskmix.estimators.mixture_base import KINDS, framed
 from daskmix.estimators.mixture_held import check_fixed, held_of
 from daskmix.estimators.mixture_prior import check_prior, conjugate, given_prior
 from daskmix.estimators.mixture_start import STRUCTURES, MixtureStart
+from daskmix.estimators.others import of_same_rows
 from daskmix.fitting import Fit
 from daskmix.given import Noise
 from daskmix.hooks import Run
 from daskmix.kernels import Frame
 from daskmix.mixture import Conjugate, Explain, Family, Mixture, Moments, Sharing, blended
+from daskmix.rows import with_known
 from daskmix.sampling import Summary
+from daskmix.sources.zarr import Stored
 from daskmix.store import write_rows
 from daskmix.structures import Fixed, Structure
 
@@ -87,6 +91,9 @@ class GaussianMixture(AfterFit):
         Whether rows may belong to no component: noise, uniform in the box that the rows are in, with a weight of its
         own [9]_. Such rows get the label -1. As in mclust, its density is the same outside of the box, and it counts
         as two parameters.
+    semi_supervised : bool
+        Whether the y of `fit` says of which component rows are known to be. By default it is ignored, as scikit-learn
+        wants it of estimators that look for labels.
     min_weight : float
         The least share of the rows that a component may have, below 1 / n_components.
     on_collapse : {"keep", "restart", "drop", "raise"}
@@ -206,6 +213,7 @@ class GaussianMixture(AfterFit):
         equal_weights: bool = False,
         fixed: Any = None,
         noise: bool = False,
+        semi_supervised: bool = False,
         min_weight: float = 0.0,
         on_collapse: str = "keep",
         prior: Any = None,
@@ -235,6 +243,7 @@ class GaussianMixture(AfterFit):
         self.equal_weights = equal_weights
         self.fixed = fixed
         self.noise = noise
+        self.semi_supervised = semi_supervised
         self.min_weight = min_weight
         self.on_collapse = on_collapse
         self.prior = prior
@@ -266,7 +275,10 @@ class GaussianMixture(AfterFit):
         ----------
         X : NumPy array, pandas or Dask DataFrame, Dask array, xarray object, zarr.Array, path or URL of a Zarr store
             Rows and features. Of N-d arrays the last axis holds the features, of a Dataset the variables.
-        y : ignored
+        y : (n,) whole numbers or None
+            With semi_supervised=True the component that each row is known to be of, -1 (or NaN) where that is unknown,
+            in the type of X or in memory. Such rows are of it alone, and the likelihood is that of both (McLachlan &
+            Peel 2000, Finite mixture models, section 2.19); `predict` knows nothing of it.
         sample_weight : (n,) array, or DataArray over some of the sampled dims
             How often each row counts.
         sample_dims : sequence of str
@@ -292,6 +304,7 @@ class GaussianMixture(AfterFit):
         """
         k = self._check_options()
         opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
+        fit = self._with_known(fit, opened, y, k, sample_dims)
         given_prior(self.prior, self._structure().order, fit.rows.d)
         self.seed_ = self._draw_seed()
         parameters = self._family().n_parameters(k, fit.rows.d)
@@ -345,7 +358,8 @@ class GaussianMixture(AfterFit):
             raise InputError("the parameters of a fit with a prior do not tell its rows from it; fit anew, or without")
         if not hasattr(self, "_smoothing"):
             raise InputError("the model was saved by an older daskmix, which did not keep its smoothing; fit it again")
-        _, fit = self._begin(X, sample_weight, sample_dims, variables, history=self.history_)
+        opened, fit = self._begin(X, sample_weight, sample_dims, variables, history=self.history_)
+        fit = self._with_known(fit, opened, y, len(self.means_), sample_dims)
         model, frame = framed(self._model(), fit.rows.dtype)
         floor = self._smoothing * frame.scale**2
         family = replace(model.family, held=held_of(model, self.fixed))
@@ -364,6 +378,18 @@ class GaussianMixture(AfterFit):
             self._mass += mass
         self.n_iter_, self.converged_, self.gap_estimate_ = self.n_iter_ + 1, False, np.nan
         return self._remember(fit)
+
+    def _with_known(self, fit: Fit, opened: Source, y: Any, k: int, sample_dims: Any) -> Fit:
+        """The fit to rows of which some are known to be of a component."""
+        if y is None or not self.semi_supervised:
+            return fit
+        if self.on_collapse == "drop":
+            raise InputError('on_collapse="drop" would change the numbers of components that y names; pass "restart"')
+        lazy = opened.lazy if isinstance(opened, Stored) else opened
+        y = y.compute() if fit.rows.in_memory and dask.is_dask_collection(y) else y
+        found, _ = of_same_rows("y", y, fit.rows, lazy, sample_dims)
+        fit.rows = with_known(fit.rows, found, k)
+        return fit
 
     def _check_options(self) -> int:
         k = self._check_start()

@@ -29,10 +29,6 @@ class Given:
     covariance: Covariance | None
     known: Array  # (k,) of which components the covariance is given
 
-    def anchors(self) -> Array | None:
-        """The means, where some are given: (k, d)."""
-        return None if np.isnan(self.means).all() else self.means
-
     def over(self, model: Mixture) -> Mixture:
         """That mixture with these parameters, as far as they go."""
         means = np.where(np.isnan(self.means), model.means, self.means)

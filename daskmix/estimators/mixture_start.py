@@ -258,7 +258,7 @@ class MixtureStart:
     def _without_clutter(self) -> MixtureStart:
         """The same on the rows of the sample that have neighbours: K-means would spend centres on the others."""
         keep = crowded(self.x, 2 * NOISE)
-        return self.among(Sample(*(values[keep] for values in self.sample.fields())))
+        return self.among(self.sample.at(keep))
 
     def _of_model(self, fitted: Any) -> Mixture:
         means = shaped("the start's means", fitted.means_, (self.k, self.fit.rows.d))
@@ -275,7 +275,8 @@ class MixtureStart:
 
     def _drawn(self, init: str, rng: np.random.Generator) -> Mixture:
         if init == "random":
-            share = rng.random((len(self.x), self.k))
+            share, known = rng.random((len(self.x), self.k)), self.sample.known
+            share[known >= 0] = known[known >= 0, None] == np.arange(self.k)
             share *= (self.sample.w / share.sum(axis=1))[:, None]
             return self._estimated(Moments(*moments(self.x, share, self.structure.order), 0.0, 0.0, Origin()))
         if init == "random_from_data":
@@ -291,14 +292,22 @@ class MixtureStart:
         (ended,) = self.fit.on_sample([lloyd], [lloyd.start(Centroids(centres))], rows)
         return self._near(self._anchored(ended.model.centres, units), units)
 
+    @cached_property
+    def anchors(self) -> Array | None:
+        """Means that are given, or of rows whose component is known, NaN for others: (k, d)."""
+        means = self.known.means
+        if self.fit.known_means is not None:
+            means = np.where(np.isnan(means), self.frame.enter(self.fit.known_means), means)
+        return None if np.isnan(means).all() else means
+
     def _anchored(self, centres: Array, units: Array | float = 1.0) -> Array:
-        """With the means that are given in their places."""
-        anchors = self.known.anchors()
+        """With the anchors in their places."""
+        anchors = self.anchors
         return centres if anchors is None else np.where(np.isnan(anchors), centres, anchors * units)
 
     def _spread(self, units: Array | float, rng: np.random.Generator) -> Array:
-        """Centres far apart, also from the means that are given."""
-        x, anchors = self.observed * units, self.known.anchors()
+        """Centres far apart, also from the anchors."""
+        x, anchors = self.observed * units, self.anchors
         if anchors is None:
             return plus_plus(x, self.sample.w, self.k, rng)
         there = ~np.isnan(anchors).any(axis=1)
@@ -312,6 +321,7 @@ class MixtureStart:
         """Every row of the sample to its nearest centre, which stands for what is missing."""
         x, order = self.observed, self.structure.order
         cluster, _ = (nearest if x is self.x else nearest_observed)(x * units, centres)
+        cluster = np.where(self.sample.known >= 0, self.sample.known, cluster)
         absent, x = np.isnan(x), np.where(np.isnan(x), centres[cluster] / units, x)
         own = [cluster == j for j in range(self.k)]
         each = [moments(x[rows], self.sample.w[rows, None], order) for rows in own]

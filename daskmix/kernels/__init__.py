@@ -237,7 +237,8 @@ class Kernels(Protocol):
         """To each of the models in this product its answer.
 
         With a number for each row, `pick` (n,), it goes to one component as a whole: to the likeliest where that is 0,
-        else to the first at which the sum of responsibilities reaches it.
+        if it is above to the first at which the sum of responsibilities reaches it. Where it is -1 - j, the row is
+        known to be of component j, and its density is that of both; where it is NaN, the row is shared out.
         """
         ...
 

@@ -21,6 +21,17 @@ _ORDERS = {Order.trace: 0, Order.diagonal: 1, Order.full: 2, Order.pooled: 3}
 
 
 @jit
+def _keep_known(joint, pick, start, b):
+    """Of rows whose component is known, the others are made so unlikely that their share is zero."""
+    for i in range(b):
+        if pick[start + i] < 0:
+            known = int(-1 - pick[start + i])
+            own = joint[known, i]
+            for j in range(joint.shape[0]):
+                joint[j, i] = own if j == known else own - joint.dtype.type(1000)
+
+
+@jit
 def _give_whole(joint, factor, w, pick, start, b):
     """Shares of rows, not normalised, in columns -> 1 for one component of each and 0 for the others, in place.
 
@@ -28,6 +39,8 @@ def _give_whole(joint, factor, w, pick, start, b):
     """
     k = joint.shape[0]
     for i in range(b):
+        if not pick[start + i] >= 0:
+            continue
         total = 0.0
         for j in range(k):
             total += joint[j, i]
@@ -49,6 +62,8 @@ def softmax(joint, top, total, w, pick, start, b):
     """Columns of log p(x, k) -> weighted responsibilities, in place; (score, certainty) of the tile."""
     k = joint.shape[0]
     one = joint.dtype.type(1)
+    if len(pick):
+        _keep_known(joint, pick, start, b)
     for i in range(b):
         top[i] = joint[0, i]
     for j in range(1, k):

@@ -267,9 +267,13 @@ def explain(
 
 def _explained(y: Array, w: Array | None, joint: Array, densities: Densities, pick: Array | None) -> tuple[Array, ...]:
     """The fields of `Explained` for one model, where the rows live."""
-    share, score, certainty = normalise(joint.astype(np.float64))
+    joint = joint.astype(np.float64)
     if pick is not None:
-        share = _picked(share, alongside(pick, share))
+        pick = alongside(pick, joint)
+        joint = _of_known(joint, pick)
+    share, score, certainty = normalise(joint)
+    if pick is not None:
+        share = _picked(share, pick)
     if w is not None:
         share, score, certainty = share * w[:, None], score * w, certainty * w
     totals = score.sum(), certainty.sum()
@@ -283,13 +287,21 @@ def _explained(y: Array, w: Array | None, joint: Array, densities: Densities, pi
     return *moments(y, share, densities.order, means), *totals
 
 
+def _of_known(joint: Array, pick: Array) -> Array:
+    """Of rows whose component is known, the others have no density."""
+    xp = namespace(joint)
+    other = (pick < 0)[:, None] & (xp.arange(joint.shape[1]) != (-1.0 - pick)[:, None])
+    return xp.where(other, -np.inf, joint)
+
+
 def _picked(share: Array, pick: Array) -> Array:
-    """All of each row to one component."""
+    """All of each row to one component, but of those that have no pick."""
     xp = namespace(share)
     reached = xp.cumsum(share, axis=1) >= pick[:, None]
     reached[:, -1] = True  # also where rounding leaves less than 1
     one = xp.where(pick > 0, reached.argmax(axis=1), share.argmax(axis=1))
-    return (one[:, None] == xp.arange(share.shape[1])).astype(np.float64)
+    whole = (one[:, None] == xp.arange(share.shape[1])).astype(np.float64)
+    return xp.where((pick >= 0)[:, None], whole, share)
 
 
 def _explained_on_host(
