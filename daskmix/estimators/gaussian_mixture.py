@@ -71,8 +71,8 @@ class GaussianMixture(AfterFit):
     init_params : {"auto", "kmeans", "k-means++", "random", "random_from_data"}, array or fitted model
         Where to start. "kmeans" (and "auto") is K-means on the sample; "k-means++" and "random_from_data" take centres
         from the sample, "random" random responsibilities of the sample. An array holds a label (n,) or responsibilities
-        (n, k) for each row; a fitted mixture gives its parameters (only its means, if its covariances are of another
-        type), a fitted K-means its centres.
+        (n, k) for each row, -1 or what they leave for noise; a fitted mixture gives its parameters (only its means, if
+        its covariances are of another type), a fitted K-means its centres.
     weights_init, means_init, precisions_init : arrays of scikit-learn's shapes, or None
         Explicit start. With means alone, the sample's rows go to their nearest mean.
     covariance_init : number, (d,) or (d, d) array, or None

@@ -349,16 +349,18 @@ class MixtureStart:
         learn = Learn(self.k, self.structure.order, self.frame, given.ndim == 1, mean, self.variance)
         answer = self.fit.ask(learn, "labels")
         self.fit.rows = plain
-        return self._estimated(answer)
+        left = self.summary.mass - float(answer.mass.sum())
+        return self._estimated(answer, left / self.summary.mass if left > 0 else NOISE)
 
-    def _estimated(self, sums: Moments) -> Mixture:
+    def _estimated(self, sums: Moments, noise: float = NOISE) -> Mixture:
+        """The mixture with these moments, and with so much of noise where there is some."""
         empty = sums.mass <= 0
         if empty.any():
             # A start without rows: anywhere among the others, as wide as the data.
             sums = replace(sums, mass=np.where(empty, 1e-3 * sums.mass.sum() / self.k, sums.mass))
         floor, total = self.em.floor, sums.mass.sum()
         if self.family.noise is not None:
-            sums = replace(sums, mass=np.append(sums.mass, NOISE / (1.0 - NOISE) * total))
+            sums = replace(sums, mass=np.append(sums.mass, noise / (1.0 - noise) * total))
         try:
             return sums.estimate(self.family, floor, self.given)
         except CollapsedComponentError:
