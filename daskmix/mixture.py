@@ -309,6 +309,21 @@ class Mixture:
         nearest = (sums.united(i, j, order).estimate(family, floor, self.covariance) for i, j in pairs)
         return replace(max(nearest, key=Mixture.sharpness), family=self.family)
 
+    def split(self, j: int, away: Array, floor: Array) -> Mixture:
+        """The mixture of one component more: where this one is cut at its mean, with the moments of its halves.
+
+        Their means lie so far (d,) to either side. The mixture keeps its mean and, where each component has a
+        covariance of its own, its covariance.
+
+        Raises
+        ------
+        CollapsedComponentError
+            Where rounding leaves no covariance.
+        """
+        order, family = self.structure.order, replace(self.family, prior=None)
+        sums = self.moments(floor, Origin()).halved(j, away, order)
+        return replace(sums.estimate(family, floor, self.covariance), family=self.family)
+
     def sharpness(self) -> float:
         """Mean log density of rows with known components, less a constant that all mixtures share."""
         return float((self.own_weights * self.covariance.log_det_factors(self.shape[1])).sum())
@@ -400,6 +415,22 @@ class Moments(Sums):
 
         second = self.second if order is Order.pooled else joined(self.second)
         return replace(self, mass=joined(self.mass), first=joined(self.first), second=second)
+
+    def halved(self, j: int, away: Array, order: Order) -> Moments:
+        """With half of component j's rows as a last component, the means of the halves so far to either side (d,)."""
+        mass, first = self.mass[j : j + 1] / 2, self.first[j : j + 1] / 2
+        moved = mass * away[None]
+        second = self.second
+        if order is not Order.pooled:
+            # Of a row r and its mirror image the outer products about the mean are equal.
+            half, change = second[j : j + 1] / 2, _symmetric(first, away[None], order)
+            second = np.concatenate([second[:j], half + change, second[j + 1 :], half - change])
+        return replace(
+            self,
+            mass=np.concatenate([self.mass[:j], mass, self.mass[j + 1 :], mass]),
+            first=np.concatenate([self.first[:j], first + moved, self.first[j + 1 :], first - moved]),
+            second=second,
+        )
 
     def estimate(self, family: Family, floor: Array, near: Covariance | None = None) -> Mixture:
         """The mixture of this family that fits moments and prior best; near these covariances, if there are several."""
