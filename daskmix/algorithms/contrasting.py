@@ -15,7 +15,7 @@ from daskmix.errors import CollapsedComponentError
 from daskmix.mixture import Mixture
 from daskmix.reduction import Reduction, Together
 
-TRIAL = 6  # passes that all starts of the larger mixture take part in
+TRIAL = 6  # passes after which half of the starts of the larger mixture leave, and again as often
 MOST_STARTS = 16
 
 
@@ -36,9 +36,13 @@ class ContrastState:
         return tuple(state.outcome is Outcome.running for state in self.each)
 
     @property
+    def ranked(self) -> list[AcceleratedState]:
+        """The larger mixtures, the likeliest first, those that have collapsed last."""
+        return sorted(self.starts, key=lambda state: (state.outcome is not Outcome.failed, state.value), reverse=True)
+
+    @property
     def best(self) -> AcceleratedState:
-        """Of the larger mixtures; one that has collapsed only where all have."""
-        return max(self.starts, key=lambda state: (state.outcome is not Outcome.failed, state.value))
+        return self.ranked[0]
 
     @property
     def outcome(self) -> Outcome:
@@ -66,7 +70,8 @@ class ContrastState:
 class Contrasting(Algorithm[ContrastState, tuple[Any, ...]]):
     """EM of a mixture and of one with a component more, which starts from splits of the first.
 
-    After some passes only the likeliest of the splits goes on (Biernacki, Celeux & Govaert 2003: short runs of EM).
+    Every few passes the likelier half of the splits goes on, until one is left (Biernacki, Celeux & Govaert 2003, short
+    runs of EM; Jamieson & Talwalkar 2016, successive halving).
     """
 
     algorithm: Accelerated
@@ -84,7 +89,7 @@ class Contrasting(Algorithm[ContrastState, tuple[Any, ...]]):
         asking = zip(state.each, state.running, strict=True)
         null, *starts = [self.algorithm.tell(own, next(answers)) if runs else own for own, runs in asking]
         now = replace(state, null=null, starts=tuple(starts), passes=state.passes + 1)
-        return replace(now, starts=(now.best,)) if now.passes == TRIAL else now
+        return replace(now, starts=tuple(now.ranked[: (len(starts) + 1) // 2])) if now.passes % TRIAL == 0 else now
 
 
 def splits(model: Mixture, floor: Array) -> list[Mixture]:

@@ -128,8 +128,8 @@ class AfterFit(MixtureEstimator):
         nothing is stored, and the fits to X and to all replicates share every pass.
 
         X and replicates are fitted alike, for otherwise the test would measure the difference: the smaller mixture goes
-        on from this model, the larger one from the best of its splits after six passes, up to sixteen of them, each
-        with one component cut in two across a principal axis.
+        on from this model, the larger one from splits of it, each with one component cut in two across a principal
+        axis: up to sixteen, of which every six passes the likelier half goes on.
 
         Parameters
         ----------
