@@ -4,10 +4,11 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from fake_gpu import gpu
 from sklearn.mixture import GaussianMixture as Peer
 from test_missing import with_gaps
 
-from daskmix import BayesianGaussianMixture, GaussianMixture, testing
+from daskmix import BayesianGaussianMixture, GaussianMixture, Run, testing
 from daskmix.algorithms.contrasting import splits
 from daskmix.algorithms.resampling import Redrawn
 from daskmix.block import Block, table
@@ -97,6 +98,16 @@ def test_a_replicate_has_the_type_the_weights_and_the_gaps_of_the_rows():
     assert made.x.dtype == np.float32
     np.testing.assert_array_equal(made.w, w)
     np.testing.assert_array_equal(made.x, np.where(np.isnan(x), np.nan, draws.rows(np.arange(100)).astype(np.float32)))
+
+
+def test_of_rows_on_a_device_nothing_comes_to_the_host_but_the_answer():
+    draws = Draws(fitted(2, clusters(2))._model(), 3)
+    for n in (60, 600):
+        here = Block(clusters(2, n), np.ones(n), table(0, n, n))
+        gpu.forget()
+        answer = Redrawn(Summarise(2), draws).map(here.moved(gpu), reference)
+        assert sum(gpu.to_host) < 200
+        testing.assert_same_answer(answer, Redrawn(Summarise(2), draws).map(here, reference), 1e-12, 1e-12)
 
 
 def test_replicates_do_not_depend_on_the_chunks_nor_on_who_computes():
@@ -194,13 +205,27 @@ def test_all_fits_share_their_passes(monkeypatch):
         ended.extend(plain(self, *given))
         return ended
 
-    model, plain = fitted(1, x), Fit.run
+    model, plain = fitted(1, x, run=Run(cache="off")), Fit.run
     monkeypatch.setattr(Fit, "run", run)
     lazy = in_chunks(x, 100).map_blocks(read, meta=np.empty((0, 2)))
     found = model.likelihood_ratio(lazy, n_replicates=6)
     assert found.attrs["n_passes"] == max(state.passes for state in ended)
     assert len(ended) == 7
     assert reads == [100] * 3 * found.attrs["n_passes"]
+
+
+def test_chunks_are_decoded_once_and_each_pass_is_told():
+    x, reads, told = clusters(2, apart=3.0), [], []
+
+    def read(block):
+        reads.append(len(block))
+        return block
+
+    model = fitted(1, x).set_params(run=Run(callbacks=(told.append,)))
+    lazy = in_chunks(x, 100).map_blocks(read, meta=np.empty((0, 2)))
+    found = model.likelihood_ratio(lazy, n_replicates=2)
+    assert reads == [100] * 3
+    assert [record["pass"] for record in told] == list(range(1, found.attrs["n_passes"] + 1))
 
 
 # --- missing values and refusals ------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from daskmix.algorithms.base import Algorithm
-from daskmix.arrays import alongside
+from daskmix.arrays import alongside, namespace
 from daskmix.block import Array, Block
 from daskmix.derived import Draws
 from daskmix.kernels import Kernels
@@ -79,8 +79,10 @@ class Redrawn(OfReplicate[A]):
     draws: Draws
 
     def made(self, block: Block) -> Block:
-        x = self.draws.rows(block.index).astype(block.x.dtype)
-        return replace(block, x=np.where(np.isnan(block.x), block.x, x) if block.gaps else x)
+        # Drawn on the host, whose normal quantiles NumPy and CuPy share no name for.
+        index, xp = block.index_of(np.arange(len(block.x))), namespace(block.x)
+        x = alongside(self.draws.rows(index).astype(block.x.dtype), block.x)
+        return replace(block, x=xp.where(xp.isnan(block.x), block.x, x) if block.gaps else x)
 
     def made_bytes(self) -> int:
         return 8 * (3 * self.draws.model.shape[1] + 4)

@@ -178,7 +178,7 @@ class AfterFit(MixtureEstimator):
             raise InputError(f"n_replicates={n_replicates!r} must be a whole number, at least {least}")
         if self.prior is not None or self.algorithm != "em" or self._sharings()[-1] != SOFT:
             raise InputError('the bootstrap replicates fits by algorithm="em" at temperature 1 without a prior')
-        fit = Fit(self._rows(self._opened(X, variables), weight, sample_dims, reset=False))
+        _, fit = self._begin(X, weight, sample_dims, variables, history=())
         model, frame = framed(self._model(), fit.rows.dtype)
         return fit, model, EM(frame, fit.rows.dtype, self._smoothing * frame.scale**2, 0.0, int(self.max_iter))
 
