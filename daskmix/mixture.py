@@ -418,7 +418,7 @@ class Moments(Sums):
 
     def halved(self, j: int, away: Array, order: Order) -> Moments:
         """With half of component j's rows as a last component, the means of the halves so far to either side (d,)."""
-        mass, first = self.mass[j : j + 1] / 2, self.first[j : j + 1] / 2
+        k, mass, first = len(self.first), self.mass[j : j + 1] / 2, self.first[j : j + 1] / 2
         moved = mass * away[None]
         second = self.second
         if order is not Order.pooled:
@@ -427,7 +427,7 @@ class Moments(Sums):
             second = np.concatenate([second[:j], half + change, second[j + 1 :], half - change])
         return replace(
             self,
-            mass=np.concatenate([self.mass[:j], mass, self.mass[j + 1 :], mass]),
+            mass=np.concatenate([self.mass[:j], mass, self.mass[j + 1 : k], mass, self.mass[k:]]),
             first=np.concatenate([self.first[:j], first + moved, self.first[j + 1 :], first - moved]),
             second=second,
         )

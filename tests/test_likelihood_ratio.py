@@ -191,6 +191,14 @@ def test_halves_have_the_moments_of_the_whole(name):
             np.testing.assert_allclose(difference, 0, atol=1e-9)
 
 
+def test_noise_is_no_component():
+    x = clusters(2, 300, apart=8.0)
+    x[:30] = np.random.default_rng(1).uniform(-30, 40, (30, 2))
+    one, two = (fitted(k, x, noise=True).likelihood_ratio(x, n_replicates=19) for k in (1, 2))
+    assert one.p_value == 1 / 20
+    assert two.p_value > 0.05
+
+
 # --- what it costs --------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +268,8 @@ def test_what_has_no_likelihood_ratio_says_so():
         GaussianMixture(1).likelihood_ratio(x)
     with pytest.raises(InputError, match="without a prior"):
         fitted(2, x, prior="default").likelihood_ratio(x)
+    with pytest.raises(InputError, match="fixed= holds parameters"):
+        fitted(1, x, fixed=["means"], means_init=np.zeros((1, 2))).likelihood_ratio(x)
     assert not hasattr(BayesianGaussianMixture, "likelihood_ratio")
 
 

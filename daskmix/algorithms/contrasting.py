@@ -113,7 +113,7 @@ def _offsets(model: Mixture) -> Iterator[tuple[int, Array]]:
     """Components, and how far from their mean that of a half lies: (d,); those of most scatter first."""
     (k, d), half_mean = model.shape, np.sqrt(2 / np.pi)
     variances, axes = np.linalg.eigh(np.array(model.covariance.dense(k, d)))
-    scatter = model.weights[:, None] * variances
+    scatter = model.own_weights[:, None] * variances
     for place in np.argsort(-scatter.ravel(), kind="stable"):
         j, i = divmod(int(place), d)
         yield j, half_mean * np.sqrt(variances[j, i]) * axes[j, :, i]

@@ -154,6 +154,8 @@ class AfterFit(MixtureEstimator):
         CollapsedComponentError
             The larger mixture collapses on X, or either does on every replicate.
         """
+        if self.fixed is not None:
+            raise InputError("fixed= holds parameters, and says nothing of those of one component more; fit without it")
         fit, model, em = self._replicated(X, sample_weight, n_replicates, 1, sample_dims, variables)
         # Two likelihoods nearly cancel: no products in float32, and no gap that would be seen in their difference.
         gap_tol = min(self._least_gap(), max(LEAST_NOISE, LEAST_RATIO / self._mass))
@@ -180,6 +182,7 @@ class AfterFit(MixtureEstimator):
             raise InputError('the bootstrap replicates fits by algorithm="em" at temperature 1 without a prior')
         _, fit = self._begin(X, weight, sample_dims, variables, history=())
         model, frame = framed(self._model(), fit.rows.dtype)
+        model = replace(model, family=replace(model.family, held=held_of(model, self.fixed)))
         return fit, model, EM(frame, fit.rows.dtype, self._smoothing * frame.scale**2, 0.0, int(self.max_iter))
 
     def _spread(self, replicates: Sequence[Mixture]) -> xr.Dataset:
