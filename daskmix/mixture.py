@@ -320,9 +320,8 @@ class Mixture:
         CollapsedComponentError
             Where rounding leaves no covariance.
         """
-        order, family = self.structure.order, replace(self.family, prior=None)
-        sums = self.moments(floor, Origin()).halved(j, away, order)
-        return replace(sums.estimate(family, floor, self.covariance), family=self.family)
+        sums = self.moments(floor, Origin()).halved(j, away, self.structure.order)
+        return sums.estimate(self.family, floor, self.covariance)
 
     def sharpness(self) -> float:
         """Mean log density of rows with known components, less a constant that all mixtures share."""

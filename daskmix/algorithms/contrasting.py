@@ -97,15 +97,22 @@ def splits(model: Mixture, floor: Array) -> list[Mixture]:
 
     The halves are those of a Gaussian. Of all axes of all components those along which most of the scatter lies; all of
     them where there are few, for clusters may lie side by side along a short one.
+
+    Raises
+    ------
+    CollapsedComponentError
+        Where rounding leaves none of the halves a covariance.
     """
-    found = []
+    found, why = [], None
     for j, away in _offsets(model):
         try:
             found.append(model.split(j, away, floor))
-        except CollapsedComponentError:
-            continue
+        except CollapsedComponentError as error:
+            why = error
         if len(found) == MOST_STARTS:
             break
+    if not found and why is not None:
+        raise why
     return found
 
 
