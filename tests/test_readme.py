@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 
 
 def test_there_is_a_block_for_each_kind_of_user():
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
