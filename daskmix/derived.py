@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import gammaincinv, ndtri
 
 from daskmix.block import Array
 from daskmix.given import Noise
 from daskmix.kernels import LOG_2PI, Order
-from daskmix.mixture import Family, Mixture
+from daskmix.mixture import Family, Freedom, Mixture
 from daskmix.sampling import uniform
 from daskmix.structures import Diagonal, Full, Spherical, Structure, Tied
 
@@ -24,9 +24,12 @@ PLAIN: dict[Order, Structure] = {
 BELOW_ONE = 1.0 - 2.0**-53
 
 
-def _plain(weights: Array, means: Array, values: Array, order: Order, noise: Noise | None) -> Mixture:
-    structure = PLAIN[order]
-    return Mixture(weights, means, structure.covariance.of(values), Family(structure, noise=noise))
+def _plain(
+    weights: Array, means: Array, values: Array, order: Order, noise: Noise | None, nu: Array | None = None
+) -> Mixture:
+    structure, freedom = PLAIN[order], None if nu is None else Freedom(nu)
+    family = Family(structure, noise=noise, freedom=freedom)
+    return Mixture(weights, means, structure.covariance.of(values), family, nu=nu)
 
 
 def _noise_of(model: Mixture, features: Array) -> Noise | None:
@@ -44,10 +47,10 @@ def _part(values: Array, features: Array, order: Order) -> Array:
 
 
 def marginal(model: Mixture, features: Array) -> Mixture:
-    """The mixture of some features, in this order."""
+    """The mixture of some features, in this order; of Student's t with the same degrees of freedom."""
     order = model.structure.order
     values = _part(model.covariance.values, features, order)
-    return _plain(model.weights, model.means[:, features], values, order, _noise_of(model, features))
+    return _plain(model.weights, model.means[:, features], values, order, _noise_of(model, features), model.nu)
 
 
 def conditional(model: Mixture, given: Array, at: Array) -> Mixture:
@@ -96,6 +99,11 @@ class Draws:
         normal = [ndtri(np.minimum(u, BELOW_ONE)) for u in uniforms]
         component, out = self.components(index), np.empty((len(index), d))
         lower = np.linalg.cholesky(np.array(self.model.covariance.dense(k, d)))
+        if self.model.nu is not None:
+            # Student's t is normal over the root of a chi squared, over its degrees of freedom.
+            half = 0.5 * self.model.nu[component]
+            root = np.sqrt(gammaincinv(half, uniform(self.seed + 1 + d, index)) / half)
+            normal = [z / root for z in normal]
         # By columns: nothing is gathered twice, nor left to BLAS, whose last digits depend on how many rows there are.
         for e in range(d):
             own = means[:, e].take(component)

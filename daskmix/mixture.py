@@ -9,11 +9,13 @@ from functools import cached_property
 from itertools import combinations
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import betaln, digamma, gammaln
 
 from daskmix.arrays import alongside, namespace, to_host
 from daskmix.block import Array, Block
 from daskmix.covariance import Covariance, FullCovariance
-from daskmix.errors import CollapsedComponentWarning
+from daskmix.errors import CollapsedComponentWarning, InputError
 from daskmix.given import Held, Noise
 from daskmix.kernels import (
     LOG_2PI,
@@ -26,6 +28,7 @@ from daskmix.kernels import (
     Observed,
     Order,
     Product,
+    Tails,
     joined,
 )
 from daskmix.kernels.reference import enter, moments
@@ -37,6 +40,7 @@ TINY = float(np.finfo(np.float64).tiny)
 PRODUCT_FLOAT32_ERROR = 1e-3
 PRODUCT_FLOAT64_ERROR = 1e-8
 HYSTERESIS = 4.0
+LEAST_NU, MOST_NU = 0.1, 1000.0  # that are estimated: beyond, nothing changes but by rounding
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,41 @@ class Conjugate:
 
 
 @dataclass(frozen=True)
+class Freedom:
+    """Degrees of freedom of components that are Student's t (Peel & McLachlan 2000)."""
+
+    nu: Array  # (k,) given, or where the estimate starts
+    estimated: bool = False
+
+    def known(self, nu: Array | None) -> Array:
+        """Where to start if another mixture has these."""
+        return nu if self.estimated and nu is not None else self.nu
+
+    def best(self, sums: Moments) -> Array:
+        """That explain these moments best: (k,)."""
+        # Moments that no mixture of t gave, as of a start, say nothing of it.
+        if not (self.estimated and np.ndim(sums.tail)):
+            return self.nu
+        return np.array([likeliest_nu(own) for own in sums.tail / sums.own])
+
+    def of_components(self, numbers: Array) -> Freedom:
+        return replace(self, nu=self.nu[numbers])
+
+
+def likeliest_nu(tail: float) -> float:
+    """Where log(nu / 2) - digamma(nu / 2) + 1 + tail, which falls with nu, is zero; within bounds."""
+
+    def slope(log_nu: float) -> float:
+        half = 0.5 * np.exp(log_nu)
+        return float(np.log(half) - digamma(half) + 1.0 + tail)
+
+    low, high = np.log([LEAST_NU, MOST_NU])
+    if slope(low) <= 0:
+        return LEAST_NU
+    return MOST_NU if slope(high) >= 0 else float(np.exp(brentq(slope, low, high)))
+
+
+@dataclass(frozen=True)
 class Family:
     """The mixtures among which the M-step chooses the best."""
 
@@ -90,14 +129,16 @@ class Family:
     prior: Conjugate | None = None  # in the coordinates of the mixture
     held: Held | None = None  # in these, too
     noise: Noise | None = None  # has the last of the weights, and of the mass; in the units of rows
+    freedom: Freedom | None = None  # where components are not Gaussian but Student's t
 
     def n_parameters(self, k: int, d: int) -> int:
         """Free parameters of one with k components in d features."""
         weights, means, covariances = (k, k, k) if self.held is None else self.held.free()
         own = self.structure.n_parameters(covariances, d) if covariances else 0
         # mclust counts the weight of the noise, and its density.
-        noise = 0 if self.noise is None else 2
-        return (0 if self.equal_weights else max(weights - 1, 0)) + means * d + own + noise
+        own += 0 if self.noise is None else 2
+        own += k if self.freedom is not None and self.freedom.estimated else 0
+        return (0 if self.equal_weights else max(weights - 1, 0)) + means * d + own
 
     def weights(self, mass: Array) -> Array:
         """The best for this mass of the components, and of the noise: (k,) or (k + 1,)."""
@@ -116,13 +157,14 @@ class Family:
 
 @dataclass(frozen=True)
 class Mixture:
-    """k Gaussian components, in the coordinates of a frame."""
+    """k components, Gaussian or Student's t, in the coordinates of a frame."""
 
     weights: Array  # (k,), or (k + 1,) with that of the noise
     means: Array  # (k, d)
     covariance: Covariance
     family: Family
     surplus: Array | None = None  # (k,) what log p(x, k) has beside what these say: they are means of a posterior
+    nu: Array | None = None  # (k,) degrees of freedom of Student's t, whose scale matrices the covariances then are
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -149,7 +191,10 @@ class Mixture:
 
     def densities(self, path: str, floor: Array, log_scale: float) -> Densities:
         """What the kernels need for log p(x, k), on data smoothed by `floor` and measured in units of the frame."""
-        constants, covariance = self._constants(floor, log_scale), self.covariance
+        tails, covariance = self._tails(log_scale), self.covariance
+        # Tails have constants of their own, that come after them.
+        smoothing = covariance.smoothed(floor, *self.shape)
+        constants = self._constants(floor, log_scale) if tails is None else -smoothing
         if self.order is not covariance.order:
             each = (len(self.means), 1, 1)
             covariance = FullCovariance(np.tile(covariance.values, each), np.tile(covariance.factors, each))
@@ -158,11 +203,29 @@ class Mixture:
             made = covariance.centred(self.means, constants)
         else:
             made = covariance.product(self.means, constants, np.dtype(path))
-        noise = self.family.noise
+        made, noise = replace(made, tails=tails), self.family.noise
         return made if noise is None else made.beside(float(self._log_weights()[-1]) + noise.log_density)
 
+    def _tails(self, log_scale: float) -> Tails | None:
+        """What makes a Gaussian density, less a constant, one of Student's t."""
+        if self.nu is None:
+            return None
+        d = self.shape[1]
+        # The ratio of gamma functions of (nu + d) / 2 and nu / 2, which are large where nu is.
+        ratio = gammaln(0.5 * d) - betaln(0.5 * self.nu, 0.5 * d)
+        constants = self._log_weights() + self.covariance.log_det_factors(d) + ratio + log_scale
+        return Tails(self.nu, constants - 0.5 * d * np.log(np.pi * self.nu))
+
     def densities_observed(self, path: str, floor: Array, log_scale: Array) -> Densities:
-        """The same for rows with gaps, of which each feature has a scale of its own: (d,)."""
+        """The same for rows with gaps, of which each feature has a scale of its own: (d,).
+
+        Raises
+        ------
+        InputError
+            Where components are Student's t.
+        """
+        if self.nu is not None:
+            raise InputError('Student\'s t needs rows without gaps; pass missing="drop", or leave nu out')
         order = self.structure.order
         if path == "centred" or order in (Order.full, Order.pooled):
             return self.observed(floor, log_scale)
@@ -212,7 +275,8 @@ class Mixture:
     @cached_property
     def product_error(self) -> float:
         """Of a log density by the product of features, at most, in roundings."""
-        return self.covariance.product_error(self.means)
+        steepest = 1.0 if self.nu is None else 1.0 + self.shape[1] / float(self.nu.min())
+        return steepest * self.covariance.product_error(self.means)
 
     def path(self, dtype: np.dtype, before: str = "") -> str:
         """The cheapest way to evaluate this mixture that is accurate enough for rows of this type.
@@ -254,7 +318,11 @@ class Mixture:
         """The mixture of all other components."""
         left = np.delete(np.arange(self.shape[0]), which)
         weights = self.family.weights(np.maximum(self.weights[left], TINY))
-        return replace(self, weights=weights, means=self.means[left], covariance=self.covariance.of_components(left))
+        covariance, family, freedom = self.covariance.of_components(left), self.family, self.family.freedom
+        if freedom is not None:
+            family = replace(family, freedom=freedom.of_components(left))
+        nu = None if self.nu is None else self.nu[left]
+        return replace(self, weights=weights, means=self.means[left], covariance=covariance, family=family, nu=nu)
 
     def restarted(self, which: Array) -> Mixture:
         """With halves of the components of most weight in the place of these, apart along the longest axis."""
@@ -267,8 +335,10 @@ class Mixture:
             spread, axes = np.linalg.eigh(dense[parents[i]])
             away = 0.5 * np.sqrt(spread[-1]) * axes[:, -1]
             means[i], means[j] = means[i] - away, means[i] + away
-        covariance = self.covariance.of_components(parents)
-        return replace(self, weights=self.family.weights(weights), means=means, covariance=covariance).held()
+        covariance, freedom = self.covariance.of_components(parents), self.family.freedom
+        nu = None if freedom is None or self.nu is None else freedom.known(self.nu[parents])
+        weights = self.family.weights(weights)
+        return replace(self, weights=weights, means=means, covariance=covariance, nu=nu).held()
 
     def held(self) -> Mixture:
         """With the means and covariances that are given where they stay."""
@@ -287,12 +357,27 @@ class Mixture:
         each = outer(offset, order)
         own = _unsmoothed(self, floor)
         weights = self.own_weights
+        heft, tail = self._told(weights)
         if order is Order.pooled:
             own = own if self.family.noise is None else weights.sum() * own
             second = own + of_each(weights, each, order)
         else:
             second = of_each(weights, own + each, order)
-        return Moments(self.weights, weights[:, None] * offset, second, np.nan, np.nan, origin)
+        return Moments(self.weights, weights[:, None] * offset, second, np.nan, np.nan, origin, heft, tail)
+
+    def _told(self, mass: Array) -> tuple[Array | float, Array | float]:
+        """Heft and tail of so much mass of its own rows."""
+        if self.nu is None:
+            return 0.0, 0.0
+        half = 0.5 * self.nu
+        return mass, mass * (digamma(half) - np.log(half) - 1.0)
+
+    def tail(self, found: Explained) -> Array | float:
+        """The sum of E[log] - E of what a row counts for the moments, of which kernels know log E - E."""
+        if self.nu is None:
+            return 0.0
+        half = 0.5 * (self.nu + self.shape[1])
+        return found.tail + found.mass * (digamma(half) - np.log(half))
 
     def merged(self, floor: Array) -> Mixture:
         """The mixture of one component less that is nearest: two become one with their moments.
@@ -356,7 +441,7 @@ class Mixture:
         covariance = self.covariance.at(covariances, d)
         # What lies between covariances of a structure need not be one.
         covariance = self.structure.nearest(covariance, np.maximum(weights[:k], TINY), d, self.covariance)
-        return Mixture(weights, means.reshape(k, d), covariance, self.family).held()
+        return Mixture(weights, means.reshape(k, d), covariance, self.family, nu=self.nu).held()
 
     def in_metric(self, moves: Array) -> Array:
         """Moves of the coordinates (m, p) in units of the Fisher information of a row whose component is known.
@@ -385,6 +470,14 @@ class Moments(Sums):
     score: float  # sum of w * log p(x)
     certainty: float  # sum of w * log of the largest responsibility
     origin: Origin  # of each component's moments
+    # Of Student's t, whose rows count for the moments as much as they are in the component; else 0.
+    heft: Array | float = 0.0  # (k,) what these are of
+    tail: Array | float = 0.0  # (k,) what is expected of log minus number of times that a row counts
+
+    @property
+    def pull(self) -> Array:
+        """What the first and second moments are of: (k,)."""
+        return self.heft if np.ndim(self.heft) else self.own
 
     @property
     def own(self) -> Array:
@@ -402,7 +495,11 @@ class Moments(Sums):
             each = _unsmoothed(model, floor) + outer(offset, model.structure.order)
             axes = (slice(None),) + (None,) * (each.ndim - 1)
             second = np.where(which[axes], own[axes] * each, second)
-        return Moments(mass, first, second, self.score, self.certainty, self.origin)
+        heft, tail = (
+            np.where(which, theirs, known) if np.ndim(known) else known
+            for theirs, known in zip(model._told(own), (self.heft, self.tail), strict=True)
+        )
+        return Moments(mass, first, second, self.score, self.certainty, self.origin, heft, tail)
 
     def united(self, i: int, j: int, order: Order) -> Moments:
         """With the rows of component j in component i."""
@@ -434,7 +531,7 @@ class Moments(Sums):
     def estimate(self, family: Family, floor: Array, near: Covariance | None = None) -> Mixture:
         """The mixture of this family that fits moments and prior best; near these covariances, if there are several."""
         structure, prior, held, means = family.structure, family.prior, family.held, self.means()
-        mass, scatter = self.own, self.scatter(structure.order)
+        mass, pull, scatter = self.own, self.pull, self.scatter(structure.order)
         if held is not None:
             means = held.means_of(means)
             scatter = held.scatter_of(mass, _about(structure.order, self, Origin(means)).second)
@@ -442,9 +539,11 @@ class Moments(Sums):
             away = means - prior.mean
             means, share = shrunk(means, mass, prior.mean, prior.shrinkage)
             scatter = scatter + prior.scatter(away, share, structure.order)
-            mass = mass + prior.mass(structure.order, *means.shape)
-        covariance = structure.estimate(mass, scatter, floor, near)
-        return Mixture(family.weights(self.mass), means, covariance, family).held()
+            mass = pull = mass + prior.mass(structure.order, *means.shape)
+        scatter = smoothed(pull, scatter, floor, structure.order)
+        covariance = structure.covariance.of(structure.values(mass, scatter, len(floor), near))
+        nu = None if family.freedom is None else family.freedom.best(self)
+        return Mixture(family.weights(self.mass), means, covariance, family, nu=nu).held()
 
     def means(self) -> Array:
         """Of each component's rows: (k, d)."""
@@ -453,23 +552,26 @@ class Moments(Sums):
 
     def scatter(self, order: Order) -> Array:
         """Second moments about these means."""
-        return self.second - of_each(self.own, outer(self._offset(), order), order)
+        return self.second - of_each(self.pull, outer(self._offset(), order), order)
 
     def _offset(self) -> Array:
-        return self.first / np.maximum(self.own, TINY)[:, None]
+        return self.first / np.maximum(self.pull, TINY)[:, None]
 
     def times(self, factor: float) -> Moments:
         """Of so many times the rows."""
-        return replace(self, mass=factor * self.mass, first=factor * self.first, second=factor * self.second)
+        return replace(self, **{name: factor * getattr(self, name) for name in EACH})
+
+
+EACH = ("mass", "first", "second", "heft", "tail")  # of moments, what grows with the rows
 
 
 def blended(share: float, before: Moments, batch: Moments) -> Moments:
     """Per unit of mass: the moments of what came before, and for this share those of a batch (same origin)."""
-    mass, first, second = (
+    mass, first, second, heft, tail = (
         (1 - share) * getattr(before, name) / before.mass.sum() + share * getattr(batch, name) / batch.mass.sum()
-        for name in ("mass", "first", "second")
+        for name in EACH
     )
-    return Moments(mass, first, second, np.nan, np.nan, batch.origin)
+    return Moments(mass, first, second, np.nan, np.nan, batch.origin, heft, tail)
 
 
 def corrected(order: Order, rows: Moments, here: Moments, there: Moments) -> Moments:
@@ -480,17 +582,16 @@ def corrected(order: Order, rows: Moments, here: Moments, there: Moments) -> Mom
     """
     total, size = rows.mass.sum(), there.mass.sum()
     here = _about(order, here, rows.origin)
-    mass, first, second = (
-        getattr(rows, name) / total + (getattr(here, name) - getattr(there, name)) / size
-        for name in ("mass", "first", "second")
+    mass, first, second, heft, tail = (
+        getattr(rows, name) / total + (getattr(here, name) - getattr(there, name)) / size for name in EACH
     )
-    return Moments(mass, first, second, np.nan, np.nan, rows.origin)
+    return Moments(mass, first, second, np.nan, np.nan, rows.origin, heft, tail)
 
 
 def _about(order: Order, moments: Moments, origin: Origin) -> Moments:
     """The same moments about another origin."""
     shift = moments.origin.about(moments.first) - origin.about(moments.first)
-    moved = moments.own[:, None] * shift
+    moved = moments.pull[:, None] * shift
     second = moments.second + _symmetric(moments.first + 0.5 * moved, shift, order)
     return replace(moments, first=moments.first + moved, second=second, origin=origin)
 
@@ -629,6 +730,8 @@ class Explain(Linear[Moments]):
     def features(self) -> Features | None:
         # Centred rows, and those whitened by a shared covariance, are each mixture's own.
         own = self.path == "centred" or self.mixture.order is Order.pooled
+        # What tails make of the product is, too.
+        own = own or self.mixture.nu is not None
         # Each row to one component: which one is each mixture's own, too.
         own = own or self.sharing.hard or self.sharing.seed is not None
         return None if own else Features(self.frame, self.mixture.order, self.path)
@@ -649,13 +752,14 @@ class Explain(Linear[Moments]):
             if self.mixture.order is not self.mixture.structure.order:
                 second = second.sum(axis=0)
         origin = Origin(None if by_product else self.mixture.means)
-        sums = Moments(mass, first, second, score, found.certainty, origin)
+        tail = self.mixture.tail(found)
+        sums = Moments(mass, first, second, score, found.certainty, origin, found.heft, tail)
         # Rows with gaps may go another way than those without.
         same = by_product == (self.path != "centred")
         return sums if same else _about(self.mixture.structure.order, sums, self._origin())
 
     def own_bytes(self, ops: Kernels) -> int:
-        return 0 if ops.in_tiles else 16 * self.mixture.shape[0]
+        return 0 if ops.in_tiles else (16 if self.mixture.nu is None else 40) * self.mixture.shape[0]
 
     def row_bytes(self, ops: Kernels) -> int:
         if ops.in_tiles:

@@ -138,6 +138,8 @@ def select(
         raise InputError(
             "select compares likelihoods, which EM at a temperature of 1 maximises; leave algorithm and temperature out"
         )
+    if options.get("nu") is not None:
+        raise InputError("select compares mixtures of Gaussian components; leave nu out, and fit what it chose with nu")
     where = {"sample_weight": sample_weight, "sample_dims": sample_dims, "variables": variables}
     if n_clusters is not None:
         if n_components is not None:

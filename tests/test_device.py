@@ -150,6 +150,7 @@ def models(run=None):
     yield KMeans(3, init="k-means||", random_state=0, run=run)
     for covariance_type in ("full", "tied", "diag", "spherical"):
         yield GaussianMixture(3, covariance_type=covariance_type, random_state=0, run=run)
+    yield GaussianMixture(3, nu="estimate", random_state=0, run=run)
 
 
 def centres(model):

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from daskmix import testing
 from daskmix.centroids import Assign, Centroids
 from daskmix.kernels import Frame, Order, compiled, reference
-from daskmix.kernels.elementary import exp
+from daskmix.kernels.elementary import exp, log1p
 from daskmix.mixture import Explain, Family, Learn, Mixture, Origin
 from daskmix.reduction import FAN_IN, Together, merge_tree
 from daskmix.sampling import FarSample, Sample, Summarise, UniformSample, uniform
@@ -57,6 +57,11 @@ def a_mixture(structure, k, d, seed=0):
     return Mixture(weights, 5 * rng.standard_normal((k, d)), covariance, Family(structure))
 
 
+def with_tails(mixture):
+    """The same with components of Student's t."""
+    return replace(mixture, nu=np.linspace(0.5, 20.0, len(mixture.weights)))
+
+
 def questions(d):
     frame = a_frame(d)
     centres = np.random.default_rng(1).standard_normal((3, d)) * 5
@@ -68,6 +73,7 @@ def questions(d):
         mixture = a_mixture(structure, 3, d)
         for path in ("float64", "centred"):
             yield Explain(mixture, frame, path, np.full(d, 0.1))
+            yield Explain(with_tails(mixture), frame, path, np.full(d, 0.1))
 
 
 @pytest.mark.parametrize("ops", KERNELS)
@@ -103,7 +109,9 @@ def test_whole_weights_are_repeats(ops, data):
     frame = a_frame(d)
     centres = np.random.default_rng(1).standard_normal((3, d)) * 5
     asked = [Assign(Centroids(centres), frame)]
-    asked += [Explain(a_mixture(s, 3, d), frame, p, np.zeros(d)) for s in STRUCTURES for p in ("float64", "centred")]
+    mixtures = [a_mixture(structure, 3, d) for structure in STRUCTURES]
+    mixtures += [with_tails(mixture) for mixture in mixtures]
+    asked += [Explain(mixture, frame, path, np.zeros(d)) for mixture in mixtures for path in ("float64", "centred")]
     for question in asked:
         testing.check_weights_are_repeats(question, x, times, ops)
 
@@ -120,6 +128,7 @@ def test_compiled_kernels_do_what_the_reference_does(data):
     testing.check_kernels(compiled, reference, x, w, frame, rng.standard_normal((k, d)))
     for structure in STRUCTURES:
         mixture = a_mixture(structure, k, d)
+        mixture = with_tails(mixture) if data.draw(st.booleans()) else mixture
         for path in ("float32", "float64", "centred"):
             if not (dtype is np.float64 and path == "float32"):
                 densities = mixture.densities(path, np.full(d, 0.01), 0.3)
@@ -140,6 +149,19 @@ def test_the_exponential_of_the_kernels_is_right_to_the_last_places(dtype, least
     ends = np.array([0.0, -0.0, -1e4, -np.inf], dtype)
     each(ends, ends)
     assert ends.tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_logarithm_of_the_kernels_is_right_to_the_last_places(dtype):
+    @numba.njit
+    def each(x, out):
+        for i in range(len(x)):
+            out[i] = log1p(x[i])
+
+    x = np.concatenate([np.linspace(0, 100, 200_001), np.logspace(-30, 30, 20_000)]).astype(dtype)
+    found, right = np.empty_like(x), np.log1p(x.astype(np.longdouble))
+    each(x, found)
+    assert (np.abs(found - right) <= 2 * np.finfo(dtype).eps * right).all()
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)

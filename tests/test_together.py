@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_laws import KERNELS, QUICK, STRUCTURES, a_frame, a_mixture
+from test_laws import KERNELS, QUICK, STRUCTURES, a_frame, a_mixture, with_tails
 
 from daskmix import GaussianMixture, KMeans, testing
 from daskmix.algorithms.em import EM
@@ -45,6 +45,10 @@ def explain(structure, k, path="float64", frame=None, floor=0.1, seed=0):
     return Explain(a_mixture(structure, k, d, seed), frame or a_frame(d), path, np.full(d, floor))
 
 
+def with_tails_too(question):
+    return replace(question, mixture=with_tails(question.mixture))
+
+
 def assign(k, frame=None, far=2, seed=0):
     d = len((frame or a_frame(D)).shift)
     centres = 5 * np.random.default_rng([seed, k]).standard_normal((k, d))
@@ -76,6 +80,7 @@ def test_questions_that_share_a_product_are_answered_as_if_alone(ops, data):
         explain, st.sampled_from(STRUCTURES), k, st.sampled_from(["float64", "centred"]), frame,
         st.sampled_from([0.0, 0.1]), seed,
     )  # fmt: skip
+    mixture |= mixture.map(with_tails_too)
     questions = data.draw(st.lists(mixture | st.builds(assign, k, frame, st.integers(0, 4), seed), min_size=1))
     assert_one_by_one(questions, rows(block_rows, d, data.draw(st.booleans())), ops)
 
@@ -110,6 +115,7 @@ def test_centres_in_one_frame_call_the_kernel_once():
         [explain(Full(), 3, frame=Frame(np.zeros(D), np.ones(D)))],
         [explain(Full(), 3, "centred"), explain(Full(), 2, "centred")],
         [explain(Tied(), 3), explain(Tied(), 3)],  # each with a whitening of its own
+        [with_tails_too(explain(Full(), 3)), with_tails_too(explain(Full(), 2))],
     ],
 )
 def test_other_features_are_another_product(others):

@@ -194,4 +194,5 @@ def _same(a: Mixture, b: Mixture) -> bool:
         np.array_equal(a.weights, b.weights)
         and np.array_equal(a.means, b.means)
         and np.array_equal(a.covariance.values, b.covariance.values)
+        and (a.nu is None or b.nu is None or np.array_equal(a.nu, b.nu))
     )

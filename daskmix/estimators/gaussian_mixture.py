@@ -30,13 +30,14 @@ from daskmix.fitting import Fit
 from daskmix.given import Noise
 from daskmix.hooks import Run
 from daskmix.kernels import Frame
-from daskmix.mixture import Conjugate, Explain, Family, Mixture, Moments, Sharing, blended
+from daskmix.mixture import Conjugate, Explain, Family, Freedom, Mixture, Moments, Sharing, blended
 from daskmix.rows import with_known
 from daskmix.sampling import Summary
 from daskmix.sources.zarr import Stored
 from daskmix.store import write_rows
 from daskmix.structures import Fixed, Structure
 
+START_NU = 4.0  # where an estimate begins: few, for a start may be spoilt by outliers
 FORGETTING = 0.7  # between 1/2, which forgets soonest, and 1, which never does
 GIVEN: tuple[type[Covariance], ...] = (SphericalCovariance, DiagonalCovariance, SharedCovariance)  # by its dimensions
 
@@ -94,6 +95,11 @@ class GaussianMixture(AfterFit):
     semi_supervised : bool
         Whether the y of `fit` says of which component rows are known to be. By default it is ignored, as scikit-learn
         wants it of estimators that look for labels.
+    nu : None, number, (k,) array or "estimate"
+        Degrees of freedom of components that are multivariate Student's t instead of Gaussian, so that rows far from
+        all of them count for little [10]_; given, or with "estimate" found for each component, between 0.1 and 1000.
+        The fit is the textbook's iteration. Where outliers dominate the variance of a feature, pass a number as
+        `reg_covar`.
     min_weight : float
         The least share of the rows that a component may have, below 1 / n_components.
     on_collapse : {"keep", "restart", "drop", "raise"}
@@ -155,6 +161,9 @@ class GaussianMixture(AfterFit):
         Lower and upper corner of the box, with noise.
     means_ : (k, d) float64, in the units of X
     covariances_, precisions_, precisions_cholesky_ : (k, d, d), (d, d), (k, d) or (k,) float64
+        With `nu` of the scale matrices: the covariance of a component is nu / (nu - 2) times that, where nu > 2.
+    nu_ : (k,) float64
+        Degrees of freedom, where `nu` is not None.
     lower_bound_ : float
         Mean log-likelihood of a row under exactly these parameters.
     converged_ : bool
@@ -180,6 +189,7 @@ class GaussianMixture(AfterFit):
     .. [7] Fraley & Raftery (2007), Bayesian regularization for normal mixture estimation and model-based clustering.
     .. [8] Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
     .. [9] Banfield & Raftery (1993), Model-based Gaussian and non-Gaussian clustering, section 4.
+    .. [10] Peel & McLachlan (2000), Robust mixture modelling using the t distribution.
 
     Examples
     --------
@@ -214,6 +224,7 @@ class GaussianMixture(AfterFit):
         fixed: Any = None,
         noise: bool = False,
         semi_supervised: bool = False,
+        nu: Any = None,
         min_weight: float = 0.0,
         on_collapse: str = "keep",
         prior: Any = None,
@@ -244,6 +255,7 @@ class GaussianMixture(AfterFit):
         self.fixed = fixed
         self.noise = noise
         self.semi_supervised = semi_supervised
+        self.nu = nu
         self.min_weight = min_weight
         self.on_collapse = on_collapse
         self.prior = prior
@@ -373,7 +385,7 @@ class GaussianMixture(AfterFit):
             moments = blended(share, model.moments(floor, found.origin), found)
             stepped = moments.estimate(family, floor, model.covariance)
             stepped = stepped.rescaled(1.0 / frame.scale, frame.leave(stepped.means))
-            self._set_parameters(stepped.weights, stepped.means, stepped.covariance)
+            self._set_parameters(stepped.weights, stepped.means, stepped.covariance, stepped.nu)
             self.lower_bound_, self._certainty = found.score / mass, np.nan
             self._mass += mass
         self.n_iter_, self.converged_, self.gap_estimate_ = self.n_iter_ + 1, False, np.nan
@@ -399,6 +411,7 @@ class GaussianMixture(AfterFit):
         self._check_given()
         self._check_collapse(k)
         self._check_noise()
+        self._check_nu(k)
         check_fixed(self, self._structure(), k)
         return k
 
@@ -440,6 +453,30 @@ class GaussianMixture(AfterFit):
             raise InputError("a prior of covariances has nothing to do where they are fixed; pass one of the two")
         check_prior(self.prior)
 
+    def _check_nu(self, k: int) -> None:
+        """Whether components can be Student's t, where they are to be."""
+        if self.nu is None:
+            return
+        estimated = isinstance(self.nu, str) and self.nu == "estimate"
+        if not estimated and (isinstance(self.nu, bool) or not _are_positive(self.nu, k)):
+            raise InputError(f'nu={self.nu!r} must be positive: a number, or one for each component, or "estimate"')
+        if self._temperatures() != (1.0,):
+            raise InputError("Student's t has no temperature; leave temperature at 1, or nu out")
+        if self.prior is not None:
+            raise InputError("a prior is one of Gaussian components; pass prior or nu")
+        if self.missing == "em":
+            raise InputError('missing="em" is for Gaussian components; pass missing="drop", or leave nu out')
+        if self.noise:
+            raise InputError("noise and the tails of Student's t are there for the same rows; pass noise or nu")
+        if estimated and self.fixed is not None:
+            raise InputError('fixed holds no degrees of freedom; pass them as numbers, not nu="estimate"')
+
+    def _freedom(self) -> Freedom | None:
+        if self.nu is None:
+            return None
+        estimated = isinstance(self.nu, str)
+        return Freedom(np.full(self.n_components, START_NU if estimated else self.nu, dtype=np.float64), estimated)
+
     def _em(self, frame: Frame, dtype: np.dtype, floor: Array) -> EM:
         em = super()._em(frame, dtype, floor)
         return replace(em, on_collapse=OnCollapse(self.on_collapse), min_weight=float(self.min_weight))
@@ -465,7 +502,8 @@ class GaussianMixture(AfterFit):
         return "log-likelihood" if self._temperatures() == (1.0,) else "free energy"
 
     def _may_accelerate(self) -> bool:
-        return super()._may_accelerate() and self.algorithm == "em" and self._temperatures() == (1.0,)
+        textbook = self.algorithm != "em" or self._temperatures() != (1.0,) or self.nu is not None
+        return super()._may_accelerate() and not textbook
 
     def _start_given(self) -> bool:
         if self._warm() or not isinstance(self.init_params, str):
@@ -479,7 +517,7 @@ class GaussianMixture(AfterFit):
         model = best.model.rescaled(1.0 / frame.scale, frame.leave(best.model.means))
         if model.family.noise is not None:
             self.noise_box_ = np.stack([model.family.noise.low, model.family.noise.high])
-        self._set_parameters(model.weights, model.means, model.covariance)
+        self._set_parameters(model.weights, model.means, model.covariance, model.nu)
         self.lower_bound_ = best.score / mass
         self.converged_ = best.outcome is Outcome.converged
         self.n_iter_ = best.n_iter
@@ -552,10 +590,17 @@ class GaussianMixture(AfterFit):
         return model
 
     def to_sklearn(self) -> Any:
-        """The same model as a fitted `sklearn.mixture.GaussianMixture`."""
+        """The same model as a fitted `sklearn.mixture.GaussianMixture`.
+
+        Raises
+        ------
+        InputError
+            Components are Student's t, which scikit-learn does not have.
+        """
         from sklearn.mixture import GaussianMixture as Peer
 
         check_is_fitted(self)
+        self._refuse_tails("scikit-learn's mixture")
         if self.noise:
             raise InputError("scikit-learn's mixtures have no noise; fit with noise=False")
         kind = KINDS[self._structure().order]
@@ -575,22 +620,30 @@ class GaussianMixture(AfterFit):
         return super()._structure()
 
     def _family(self) -> Family:
-        return Family(self._structure(), bool(self.equal_weights))
+        return Family(self._structure(), bool(self.equal_weights), freedom=self._freedom())
 
     def _model(self) -> Mixture:
         model = super()._model()
+        if hasattr(self, "nu_"):
+            freedom = Freedom(self.nu_, isinstance(self.nu, str))
+            model = replace(model, nu=self.nu_, family=replace(model.family, freedom=freedom))
         if not self.noise:
             return model
         family = replace(model.family, noise=Noise(*self.noise_box_))
         return replace(model, weights=np.append(self.weights_, self.noise_weight_), family=family)
 
-    def _set_parameters(self, weights: Array, means: Array, covariance: Covariance) -> None:
+    def _set_parameters(self, weights: Array, means: Array, covariance: Covariance, nu: Array | None = None) -> None:
         super()._set_parameters(weights[: len(means)], means, covariance)
         self.__dict__.pop("noise_weight_", None)
         if self.noise:
             self.noise_weight_ = float(weights[-1])
+        self.__dict__.pop("nu_", None)
+        if nu is not None:
+            self.nu_ = nu
 
     def _more_parameters(self) -> dict[str, Any]:
+        if hasattr(self, "nu_"):
+            return {"nu": ("component", self.nu_)}
         return {"noise_weight": self.noise_weight_} if self.noise else {}
 
     def _n_parameters(self) -> int:
@@ -604,6 +657,12 @@ def _numbers(given: Any) -> Array:
         return np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
         return np.array(np.nan)
+
+
+def _are_positive(given: Any, k: int) -> bool:
+    """Whether it is a positive number, or k of them."""
+    values = _numbers(given)
+    return values.shape in ((), (k,)) and bool((np.isfinite(values) & (values > 0)).all())
 
 
 def _is_covariance(given: Any) -> bool:

@@ -41,6 +41,7 @@ class AfterFit(MixtureEstimator):
     """Base of the Gaussian mixture; not for use on its own."""
 
     algorithm: str
+    nu: Any
     prior: Any
     n_features_in_: int
     seed_: int
@@ -54,6 +55,7 @@ class AfterFit(MixtureEstimator):
         there stay NaN. Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
         """
         check_is_fitted(self)
+        self._refuse_tails("what is expected of values that are missing")
         d, dtype = self.means_.shape[1], np.result_type(getattr(X, "dtype", np.float64), np.float32)
         function = self._function("imputed", partial(_completed, self._model()), dtype, width=d, over="feature")
         found = self._answer(X, replace(function, missing=Missing.observe), sample_dims, variables)
@@ -95,7 +97,7 @@ class AfterFit(MixtureEstimator):
         Raises
         ------
         InputError, InputTypeError
-            X cannot be used.
+            X cannot be used; the fit had a prior, nu, a temperature or another algorithm than EM.
         CollapsedComponentError
             Fewer than two replicates are left.
         """
@@ -178,6 +180,7 @@ class AfterFit(MixtureEstimator):
         check_is_fitted(self)
         if isinstance(n_replicates, bool) or not isinstance(n_replicates, Integral) or n_replicates < least:
             raise InputError(f"n_replicates={n_replicates!r} must be a whole number, at least {least}")
+        self._refuse_tails("the bootstrap")
         if self.prior is not None or self.algorithm != "em" or self._sharings()[-1] != SOFT:
             raise InputError('the bootstrap replicates fits by algorithm="em" at temperature 1 without a prior')
         _, fit = self._begin(X, weight, sample_dims, variables, history=())
@@ -224,12 +227,17 @@ class AfterFit(MixtureEstimator):
             There is no such feature, or no other; or a value is not finite.
         """
         check_is_fitted(self)
+        self._refuse_tails("the mixture of some features where others have given values")
         numbers = self._feature_numbers(list(values))
         at = shaped("values", list(values.values()), (len(numbers),))
         rest = np.setdiff1d(np.arange(self.n_features_in_), numbers)
         if len(rest) == 0:
             raise InputError(f"values= names all {len(numbers)} features; leave those out that are asked about")
         return self._derived(conditional(self._model(), numbers, at), rest)
+
+    def _refuse_tails(self, what: str) -> None:
+        if hasattr(self, "nu_"):
+            raise InputError(f"{what} is known of Gaussian components alone; fit without nu")
 
     def _feature_numbers(self, features: Any) -> Array:
         """Which features these names or numbers are."""
@@ -252,12 +260,13 @@ class AfterFit(MixtureEstimator):
         kind = KINDS[mixture.structure.order]
         noise = mixture.family.noise
         model = GaussianMixture(
-            mixture.shape[0], covariance_type=kind, noise=noise is not None, missing=self.missing,
+            mixture.shape[0], covariance_type=kind, noise=noise is not None,
+            nu=self.nu if isinstance(self.nu, str) else mixture.nu, missing=self.missing,
             random_state=self.random_state, run=self.run,
         )  # fmt: skip
         if noise is not None:
             model.noise_box_ = np.stack([noise.low, noise.high])
-        model._set_parameters(mixture.weights, mixture.means, mixture.covariance)
+        model._set_parameters(mixture.weights, mixture.means, mixture.covariance, mixture.nu)
         model.lower_bound_, model._mass, model._certainty = np.nan, self._mass, np.nan
         model._smoothing = np.zeros(len(features))
         self._hand_over(model)

@@ -55,6 +55,7 @@ class MixtureEstimator(DensityMixin, Estimator):
     means_: Array
     covariances_: Array
     precisions_cholesky_: Array
+    nu_: Array  # where components are Student's t
     lower_bound_: float
     n_iter_: int
     n_passes_: int
@@ -149,6 +150,9 @@ class MixtureEstimator(DensityMixin, Estimator):
         k, d = self.means_.shape
         dense = self._model().covariance.dense(k, d)
         drawn = [rng.multivariate_normal(m, c, n) for m, c, n in zip(self.means_, dense, counts, strict=True)]
+        if hasattr(self, "nu_"):
+            each = zip(self.means_, self.nu_, drawn, counts, strict=True)
+            drawn = [m + (x - m) / np.sqrt(rng.chisquare(nu, n) / nu)[:, None] for m, nu, x, n in each]
         return np.concatenate(drawn), np.repeat(np.arange(k), counts)
 
     def merge(
@@ -202,7 +206,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         )
 
     def to_xarray(self) -> xr.Dataset:
-        """Weights, means and covariances as a Dataset over component, feature and feature_2."""
+        """Weights, means and covariances as a Dataset over component, feature and feature_2; of Student's t also nu."""
         check_is_fitted(self)
         k, d = self.means_.shape
         names = self._feature_coords()

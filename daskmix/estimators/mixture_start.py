@@ -235,7 +235,8 @@ class MixtureStart:
         init, known = self.face.init_params, self.known
         whole = not (np.isnan(known.weights).any() or np.isnan(known.means).any()) and known.known.all()
         if known.covariance is not None and whole:
-            even = Mixture(self._weights(np.full(self.k, 1.0 / self.k)), known.means, known.covariance, self.family)
+            weights = self._weights(np.full(self.k, 1.0 / self.k))
+            even = Mixture(weights, known.means, known.covariance, self.family, nu=self._nu())
             return [known.over(even)]
         if hasattr(init, "fit"):
             check_is_fitted(init)
@@ -265,6 +266,14 @@ class MixtureStart:
         covariance = self.structure.covariance(fitted.covariances_, fitted.precisions_cholesky_)
         model = Mixture(self._weights(fitted.weights_, fitted), means, covariance, self.family)
         return model.rescaled(self.frame.scale, self.frame.enter(means))
+
+    def _nu(self) -> Array | None:
+        """Degrees of freedom to start from: where they are estimated those of the last fit, or of a fitted start."""
+        freedom, init = self.family.freedom, self.face.init_params
+        if freedom is None:
+            return None
+        start = self.face if self.face._warm() else init if self._has_parameters(init) else None
+        return freedom.known(getattr(start, "nu_", None))
 
     def _weights(self, own: Array, fitted: Any = None) -> Array:
         """Weights of components, with the noise's where there is some."""

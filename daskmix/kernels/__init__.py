@@ -85,6 +85,22 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Tails:
+    """Those of Student's t, of k components: what is q, less than zero, of a Gaussian density becomes
+    log p(x, k) = constant_k - (nu_k + d) / 2 * log(1 - 2 q / nu_k).
+
+    A row then counts for the moments of a component u = (nu_k + d) / (nu_k - 2 q) times (Peel & McLachlan 2000).
+    """
+
+    nu: Array  # (k,) degrees of freedom
+    constants: Array  # (k,)
+
+    def rows(self, d: int) -> Array:
+        """What kernels need in d features: -2 / nu, the constants, (nu + d) / 2 and 1 + d / nu; (4, k)."""
+        return np.stack([-2.0 / self.nu, self.constants, 0.5 * (self.nu + d), 1.0 + d / self.nu])
+
+
+@dataclass(frozen=True)
 class Product:
     """Densities as one matrix product, log p(x, k) = phi(x) . theta_k: fast, exact while clusters are not far apart."""
 
@@ -93,6 +109,7 @@ class Product:
     whiten: Array | None = None  # (d, d) for the pooled order: phi of x @ whiten
     cuts: tuple[int, ...] = ()  # rows of theta at which another model begins
     observed: bool = False  # of rows with gaps: phi has zero for what is missing, and before its one what is there
+    tails: Tails | None = None  # of what the product gives; of one model alone
 
     @property
     def name(self) -> str:
@@ -117,6 +134,7 @@ class Centred:
     means: Array  # (k, d)
     factors: Array  # F: (k,), (k, d), (k, d, d) or (d, d), F F' the precision
     constants: Array  # (k,)
+    tails: Tails | None = None
 
     @property
     def name(self) -> str:
@@ -200,7 +218,10 @@ class Bounds:
 
 
 class Explained(NamedTuple):
-    """Rows shared out among components by their densities; moments about the origin, or about the means if Centred."""
+    """Rows shared out among components by their densities; moments about the origin, or about the means if Centred.
+
+    Where densities have tails, a row counts u times for the moments, and once for the mass.
+    """
 
     mass: Array  # (k,)
     first: Array  # (k, d)
@@ -208,6 +229,8 @@ class Explained(NamedTuple):
     score: float  # sum of w * log p(x)
     certainty: float  # sum of w * log of the largest responsibility
     seen: Array | None = None  # (k, d) mass of the rows that have the feature, where those that lack it give nothing
+    heft: Array | float = 0.0  # (k,) sum of u, what the moments are of; 0 where that is the mass
+    tail: Array | float = 0.0  # (k,) sum of log u - u
 
 
 class Kernels(Protocol):

@@ -6,8 +6,8 @@ import numpy as np
 import scipy.linalg  # noqa: F401  numba's np.dot calls SciPy's BLAS
 
 from daskmix.block import Array
-from daskmix.kernels import Centred, Explained, Frame, Order, Product, reference, upper_triangle
-from daskmix.kernels.elementary import exp
+from daskmix.kernels import Centred, Explained, Frame, Order, Product, Tails, reference, upper_triangle
+from daskmix.kernels.elementary import exp, log1p
 from daskmix.kernels.jit import jit
 from daskmix.kernels.registers import CENTRES, VECTORS, block_rows, multiply_block, sum_block
 from daskmix.kernels.tiles import add, enter, frozen, repeated, transpose, weights_of
@@ -92,6 +92,41 @@ def softmax(joint, top, total, w, pick, start, b):
 
 
 @jit
+def _stretch(joint, logs, tails, b):
+    """Columns of q -> log p(x, k), in place, and log(1 - 2 q / nu); `tails` are those of `Tails.rows`."""
+    zero = joint.dtype.type(0)
+    for j in range(joint.shape[0]):
+        slope, constant, power = tails[0, j], tails[1, j], tails[2, j]
+        for i in range(b):
+            # Rounding may leave more than nothing.
+            log = log1p(max(slope * joint[j, i], zero))
+            logs[j, i] = log
+            joint[j, i] = constant - power * log
+
+
+@jit
+def _pull(joint, logs, tails, told, total, b):
+    """Weighted responsibilities -> those times u, in place, and of each row in total.
+
+    `told` (2, k) gains the sum of the former, and that of log u - u.
+    """
+    for i in range(b):
+        total[i] = 0
+    for j in range(logs.shape[0]):
+        most = tails[3, j]
+        mass, lost = joint.dtype.type(0), joint.dtype.type(0)
+        for i in range(b):
+            share = joint[j, i]
+            u = most * exp(-logs[j, i])
+            mass += share
+            lost += share * (logs[j, i] + u)
+            joint[j, i] = share * u
+            total[i] += share * u
+        told[0, j] += mass
+        told[1, j] += mass * np.log(most) - lost
+
+
+@jit
 def _columns(y, out):
     """The features of a tile as rows of `out`; below them ones, zeros (both are there) and the sum of squares.
 
@@ -144,7 +179,7 @@ def _moments(joint, phi, sums):
 
 
 @jit
-def _joint_product(x, shift, scale, width, left, right, theta, whiten, size, out):
+def _joint_product(x, shift, scale, width, left, right, theta, tails, whiten, size, out):
     n, d = x.shape
     (_, filled, p), k = theta.shape, out.shape[1]
     flat, shifts, scales = x.reshape(n * d), repeated(shift), repeated(scale)
@@ -164,14 +199,17 @@ def _joint_product(x, shift, scale, width, left, right, theta, whiten, size, out
         else:
             _columns(y, columns)
         _log_joint(columns, left, right, theta, phi, joint)
+        if len(tails):
+            _stretch(joint[:k], joint[:k], tails, b)
         transpose(joint[:k].reshape(size * k), 0, of_rows)
         out[start : start + b] = of_rows[:b]
 
 
 @jit
 def _explain_product(
-    x, w, pick, shift, scale, width, left, right, theta, edges, whiten, sums, pooled, score, certainty, size
-):
+    x, w, pick, shift, scale, width, left, right, theta, edges, tails, whiten, sums, pooled, told, score, certainty,
+    size,
+):  # fmt: skip
     """Theta (blocks, k, features of a block); model m has the rows edges[m] to edges[m + 1] of k.
 
     phi is made block by block, and made again for the sums: many features do not fit the second-level cache, and a
@@ -191,6 +229,7 @@ def _explain_product(
     total = np.empty(size, theta.dtype)
     tile_sums = np.empty((filled, p), theta.dtype)
     tile_pooled = np.empty((d, d), theta.dtype)
+    logs = np.empty((told.shape[1], size), theta.dtype)
     is_pooled = len(whiten) > 0
     for start in range(0, n, size):
         b = min(size, n - start)
@@ -201,10 +240,14 @@ def _explain_product(
         else:
             _columns(y, columns)
         _log_joint(columns, left, right, theta, phi, joint)
+        if len(tails):
+            _stretch(joint[: len(logs)], logs, tails, b)
         for m in range(len(score)):
             s, c = softmax(joint[edges[m] : edges[m + 1]], top, total, w, pick, start, b)
             score[m] += s
             certainty[m] += c
+        if len(tails):
+            _pull(joint, logs, tails, told, total, b)
         joint[:, b:] = 0  # what a last, shorter tile leaves over counts for nothing
         if is_pooled:
             # The sums are of the rows themselves, not of the whitened ones.
@@ -219,6 +262,8 @@ def _explain_product(
                 weight = one if i < b else theta.dtype.type(0)
                 if i < b and len(w):
                     weight = theta.dtype.type(w[start + i])
+                if i < b and len(tails):
+                    weight = total[i]
                 for f in range(d):
                     whitened[i, f] = weight * y[i, f]
             np.dot(whitened.T, y, tile_pooled)
@@ -227,8 +272,9 @@ def _explain_product(
 
 @jit
 def _explain_centred(
-    x, w, pick, shift, scale, order, means, narrow, wide, constants, first, narrow_second, wide_second, mass
-):
+    x, w, pick, shift, scale, order, means, narrow, wide, constants, tails, first, narrow_second, wide_second, mass,
+    told,
+):  # fmt: skip
     """Order 0 trace, 1 diagonal: factors in `narrow` (k, d); 2 full, 3 pooled: factors in `wide` (k, d, d)."""
     n, d = x.shape
     k = means.shape[0]
@@ -239,6 +285,7 @@ def _explain_centred(
     joint = np.zeros((k, size))
     top = np.empty(size)
     total = np.empty(size)
+    logs = np.empty((told.shape[1], size))
     tile_second = np.empty((d, d))
     score, certainty = 0.0, 0.0
     for start in range(0, n, size):
@@ -261,9 +308,13 @@ def _explain_centred(
                 for f in range(d):
                     squared += zf[i, f] * zf[i, f]
                 joint[j, i] = constants[j] - 0.5 * squared
+        if len(tails):
+            _stretch(joint, logs, tails, b)
         s, c = softmax(joint, top, total, w, pick, start, b)
         score += s
         certainty += c
+        if len(tails):
+            _pull(joint, logs, tails, told, total, b)
         for j in range(k):
             for i in range(size):
                 share = joint[j, i] if i < b else 0.0
@@ -303,18 +354,31 @@ def _by_product(x: Array, w: Array | None, frame: Frame, densities: Product, pic
     width, left, right, theta, whiten, size = _tiled(len(x), d, densities)
     edges = frozen([0, *densities.cuts, k], np.int64)
     block_sums, pooled = np.zeros((len(theta), k, theta.shape[2])), np.zeros((d, d))
+    tails, told = _tails(densities.tails, d, theta.dtype)
     score, certainty = np.zeros((2, len(edges) - 1))
     _explain_product(
         frozen(x), weights_of(w), weights_of(pick), frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype),
-        width, left, right, theta, edges, whiten, block_sums, pooled, score, certainty, size,
+        width, left, right, theta, edges, tails, whiten, block_sums, pooled, told, score, certainty, size,
     )  # fmt: skip
     sums = block_sums.transpose(1, 0, 2).reshape(k, -1)[:, :p]
     answers = []
     for own, s, c in zip(np.split(sums, densities.cuts), score, certainty, strict=True):
         seen = own[:, -1 - d : -1].copy() if densities.observed else None
         second = _second(own, pooled, densities.order)
-        answers.append(Explained(own[:, -1].copy(), own[:, :d].copy(), second, float(s), float(c), seen))
+        found = Explained(own[:, -1].copy(), own[:, :d].copy(), second, float(s), float(c), seen)
+        answers.append(_with_told(found, told))
     return answers
+
+
+def _tails(tails: Tails | None, d: int, dtype: np.dtype) -> tuple[Array, Array]:
+    """As the loops take them, and room for what they tell; both of no components where there are none."""
+    rows = np.empty((0, 0)) if tails is None else tails.rows(d)
+    return frozen(rows, dtype), np.zeros((2, rows.shape[1]))
+
+
+def _with_told(found: Explained, told: Array) -> Explained:
+    """What the loops call mass is what the moments are of."""
+    return found._replace(mass=told[0], heft=found.mass, tail=told[1]) if told.size else found
 
 
 def _tiled(n: int, d: int, densities: Product) -> tuple[int, Array, Array, Array, Array, int]:
@@ -333,7 +397,8 @@ def joint(x: Array, frame: Frame, densities: Product | Centred) -> Array:
     width, left, right, theta, whiten, size = _tiled(len(x), x.shape[1], densities)
     out = np.empty((len(x), len(densities.theta)), theta.dtype)
     shift, scale = frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype)
-    _joint_product(frozen(x), shift, scale, width, left, right, theta, whiten, size, out)
+    tails, _ = _tails(densities.tails, x.shape[1], theta.dtype)
+    _joint_product(frozen(x), shift, scale, width, left, right, theta, tails, whiten, size, out)
     return out
 
 
@@ -390,10 +455,11 @@ def _by_centred(x: Array, w: Array | None, frame: Frame, densities: Centred, pic
     else:
         narrow[:] = densities.factors.reshape(k, -1)
     mass, first, diagonal, second = np.zeros(k), np.zeros((k, d)), np.zeros((k, d)), np.zeros_like(wide)
+    tails, told = _tails(densities.tails, d, np.dtype(np.float64))
     score, certainty = _explain_centred(
         frozen(x), weights_of(w), weights_of(pick), frozen(frame.shift, x.dtype), frozen(frame.scale, x.dtype),
-        _ORDERS[order], frozen(densities.means), frozen(narrow), frozen(wide), frozen(densities.constants),
-        first, diagonal, second, mass,
+        _ORDERS[order], frozen(densities.means), frozen(narrow), frozen(wide), frozen(densities.constants), tails,
+        first, diagonal, second, mass, told,
     )  # fmt: skip
     answer = {
         Order.trace: lambda: diagonal.sum(axis=1),
@@ -401,4 +467,4 @@ def _by_centred(x: Array, w: Array | None, frame: Frame, densities: Centred, pic
         Order.full: lambda: second,
         Order.pooled: lambda: second.sum(axis=0),
     }[order]()
-    return Explained(mass, first, answer, score, certainty)
+    return _with_told(Explained(mass, first, answer, score, certainty), told)

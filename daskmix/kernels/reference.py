@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from daskmix.arrays import Array, alongside, namespace, to_host
-from daskmix.kernels import Assigned, Bounds, Centred, Densities, Explained, Frame, Observed, Order, Product
+from daskmix.kernels import Assigned, Bounds, Centred, Densities, Explained, Frame, Observed, Order, Product, Tails
 from daskmix.kernels.gaps import Pattern, ordered, patterns
 
 in_tiles = False
@@ -132,6 +132,23 @@ def features(y: Array, order: Order, observed: bool = False) -> Array:
 
 def log_joint(y: Array, densities: Densities) -> Array:
     """log p(y, k) for rows in the frame: (n, k)."""
+    joint, tails = _before_tails(y, densities), tails_of(densities)
+    return joint if tails is None else _with_tails(joint, tails, y.shape[1])[0]
+
+
+def tails_of(densities: Densities) -> Tails | None:
+    return None if isinstance(densities, Observed) else densities.tails
+
+
+def _with_tails(joint: Array, tails: Tails, d: int) -> tuple[Array, Array]:
+    """log p(y, k) and log u, what a row counts for the moments of a component: (n, k)."""
+    xp, rows = namespace(joint), alongside(tails.rows(d), joint)
+    # Rounding may leave more than nothing.
+    log = xp.log1p(xp.maximum(joint.astype(np.float64) * rows[0], 0.0))
+    return rows[1] - rows[2] * log, xp.log(rows[3]) - log
+
+
+def _before_tails(y: Array, densities: Densities) -> Array:
     if isinstance(densities, Product):
         y = y.astype(densities.theta.dtype, copy=False)
         if densities.whiten is not None:
@@ -258,15 +275,19 @@ def explain(
     x: Array, w: Array | None, frame: Frame, densities: Densities, pick: Array | None = None
 ) -> list[Explained]:
     y = enter(x, frame)
-    joint = log_joint(y, densities)
+    joint, tails = _before_tails(y, densities), tails_of(densities)
+    if tails is not None:
+        joint, log_u = _with_tails(joint, tails, y.shape[1])
+        *own, heft, tail = map(to_host, _explained_with_tails(y, w, joint, log_u, densities, pick))
+        return [_explained_on_host(*own)._replace(heft=heft, tail=tail)]
     cuts = densities.cuts if isinstance(densities, Product) else ()
     edges = [0, *cuts, joint.shape[1]]
     sums = [_explained(y, w, joint[:, a:b], densities, pick) for a, b in pairwise(edges)]
     return [_explained_on_host(*map(to_host, own)) for own in sums]
 
 
-def _explained(y: Array, w: Array | None, joint: Array, densities: Densities, pick: Array | None) -> tuple[Array, ...]:
-    """The fields of `Explained` for one model, where the rows live."""
+def _shares(w: Array | None, joint: Array, pick: Array | None) -> tuple[Array, Array, Array]:
+    """Weighted responsibilities (n, k), score and certainty."""
     joint = joint.astype(np.float64)
     if pick is not None:
         pick = alongside(pick, joint)
@@ -276,7 +297,12 @@ def _explained(y: Array, w: Array | None, joint: Array, densities: Densities, pi
         share = _picked(share, pick)
     if w is not None:
         share, score, certainty = share * w[:, None], score * w, certainty * w
-    totals = score.sum(), certainty.sum()
+    return share, score.sum(), certainty.sum()
+
+
+def _explained(y: Array, w: Array | None, joint: Array, densities: Densities, pick: Array | None) -> tuple[Array, ...]:
+    """The fields of `Explained` for one model, where the rows live."""
+    share, *totals = _shares(w, joint, pick)
     if isinstance(densities, Observed):
         return *_moments_observed(y, share, densities), *totals
     if isinstance(densities, Product) and densities.observed:
@@ -285,6 +311,17 @@ def _explained(y: Array, w: Array | None, joint: Array, densities: Densities, pi
         return *moments(y, share, densities.order), *totals, share.T @ there.astype(np.float64)
     means = densities.means if isinstance(densities, Centred) else None
     return *moments(y, share, densities.order, means), *totals
+
+
+def _explained_with_tails(
+    y: Array, w: Array | None, joint: Array, log_u: Array, densities: Densities, pick: Array | None
+) -> tuple[Array, ...]:
+    """The same with tails, and what is there of u."""
+    share, *totals = _shares(w, joint, pick)
+    u = namespace(y).exp(log_u)
+    means = densities.means if isinstance(densities, Centred) else None
+    heft, first, second = moments(y, share * u, densities.order, means)
+    return share.sum(axis=0), first, second, *totals, heft, (share * (log_u - u)).sum(axis=0)
 
 
 def _of_known(joint: Array, pick: Array) -> Array:
