@@ -129,6 +129,8 @@ class BayesianGaussianMixture(MixtureEstimator):
     2
     """
 
+    accelerate = "none"
+
     def __init__(
         self,
         n_components: int = 1,
