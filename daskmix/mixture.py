@@ -222,26 +222,34 @@ class Mixture:
         Raises
         ------
         InputError
-            Where components are Student's t.
+            Where components are Student's t, or there is noise.
         """
-        if self.nu is not None:
-            raise InputError('Student\'s t needs rows without gaps; pass missing="drop", or leave nu out')
+        if self.nu is not None or self.family.noise is not None:
+            raise InputError(
+                'Student\'s t and noise need rows without gaps; pass missing="drop", or leave nu and noise out'
+            )
         order = self.structure.order
         if path == "centred" or order in (Order.full, Order.pooled):
             return self.observed(floor, log_scale)
         precisions = self.covariance.dense_precision_diagonal(*self.shape)
         there = log_scale + 0.5 * (np.log(precisions) - LOG_2PI - precisions * (floor + self.means**2))
         quadratic = -0.5 * (precisions[:, :1] if order is Order.trace else precisions)
-        theta = np.column_stack([precisions * self.means, quadratic, there, self._log_weights()])
+        theta = np.column_stack([precisions * self.means, quadratic, there, self._beside_gaussian()])
         return Product(order, theta.astype(path), observed=True)
 
     def observed(self, floor: Array, log_scale: Array) -> Observed:
         """The safe way to them."""
         covariances = np.array(self.covariance.dense(*self.shape))
-        return Observed(self.structure.order, self.means, covariances, self._log_weights(), floor, log_scale)
+        return Observed(self.structure.order, self.means, covariances, self._beside_gaussian(), floor, log_scale)
 
     def _log_weights(self) -> Array:
         return np.log(np.maximum(self.weights, TINY))
+
+    def _beside_gaussian(self) -> Array:
+        """What log p(x, k) has beside the log density of a Gaussian, whichever values of a row are there: (k,)."""
+        logs = self._log_weights()[: len(self.means)]
+        # To integrate exp(mean of log p(x, k)) over values that are missing leaves a marginal density times the same.
+        return logs if self.surplus is None else logs + self.surplus
 
     def completed(self, found: Explained, floor: Array) -> Explained:
         """With what is to be expected of values that are missing, and do not depend on those that are there."""
@@ -256,14 +264,13 @@ class Mixture:
     def _constants(self, floor: Array, log_scale: float) -> Array:
         """log p(mean_k, k): (k,)."""
         k, d = self.shape
-        constants = (
-            self._log_weights()[:k]
+        return (
+            self._beside_gaussian()
             + self.covariance.log_det_factors(d)
             - 0.5 * d * LOG_2PI
             - self.covariance.smoothed(floor, k, d)
             + log_scale
         )
-        return constants if self.surplus is None else constants + self.surplus
 
     def explained(self, sums: Moments, floor: Array, log_scale: float) -> float:
         """The sum of share times log p(x, k), of the rows and shares that these moments are of."""

@@ -12,14 +12,17 @@ from sklearn.base import clone
 
 from daskmix.engines.local import TILE_BYTES
 from daskmix.errors import InputTypeError
-from daskmix.estimators import GaussianMixture, KMeans
+from daskmix.estimators import BayesianGaussianMixture, BisectingKMeans, GaussianMixture, KMeans
 from daskmix.estimators.base import Source
 from daskmix.estimators.kmeans import ROUNDS
+from daskmix.estimators.mixture_base import MixtureEstimator
 from daskmix.estimators.mixture_prior import needs_covariance
+from daskmix.kernels import Order
 from daskmix.rows import Rows
 
 # Passes of a whole fit where it is accelerated, and of the textbook's: no more than an idea, for data differ.
 ACCELERATED, TEXTBOOK = 10, 30
+LEVEL = 3  # of the splits of one depth, which start from the sample's
 PROCESS_BYTES = 64 << 20  # that a worker takes for code it compiles, and memory that is freed too late
 HEAVY = 0.1  # of what a task reads: then its answer is no small message any more
 
@@ -100,7 +103,7 @@ def plan(
 
     Parameters
     ----------
-    estimator : KMeans or GaussianMixture
+    estimator : KMeans, BisectingKMeans, GaussianMixture or BayesianGaussianMixture
         As it would be fitted.
     X, sample_weight, sample_dims, variables
         As its `fit` takes them.
@@ -118,26 +121,26 @@ def plan(
     StoreNotFoundError, VariableNotFoundError
         There is no store or variable of that name.
     """
-    if not isinstance(estimator, KMeans | GaussianMixture):
-        raise InputTypeError(f"{type(estimator).__name__} is neither a KMeans nor a GaussianMixture")
+    if not isinstance(estimator, KMeans | BisectingKMeans | MixtureEstimator):
+        raise InputTypeError(
+            f"{type(estimator).__name__} is neither K-means nor a mixture of daskmix; pass one of these"
+        )
     face = clone(estimator)
     k = face._check_options()
     rows = face._rows(face._opened(X, variables), sample_weight, sample_dims, reset=True)
     d = rows.d
-    parameters = 0 if isinstance(face, KMeans) else face._family().n_parameters(k, d)
+    parameters = face._family().n_parameters(k, d) if isinstance(face, MixtureEstimator) else 0
     sample = face._sample_rows(rows, k, parameters)
     if rows.total is not None:
         sample = min(sample, rows.total)
     accelerated = estimator._may_accelerate() and (None if rows.total is None else rows.total > sample)
-    before = 0 if estimator._warm() else _seeding(face)
-    if isinstance(face, GaussianMixture):
-        before += needs_covariance(face.prior, face._structure().order)
+    usual, most = _passes(face, k, estimator._warm(), accelerated)
     # The sample is drawn again where most rows turn out to be missing, or to weigh nothing.
-    most = face.max_iter + 2 + before + (face.missing != "raise" or sample_weight is not None)
+    most += face.missing != "raise" or sample_weight is not None
     if face.max_passes is not None:
         most = min(most, face.max_passes)
-    usual = min(most, before + (TEXTBOOK if accelerated is False else ACCELERATED))
-    model = 8 * k * (1 + d) if isinstance(face, KMeans) else 8 * (parameters + 1)
+    nodes = 2 * k if isinstance(face, BisectingKMeans) else k
+    model = 8 * (parameters + 1) if isinstance(face, MixtureEstimator) else 8 * nodes * (1 + d)
     answer = _answer_bytes(face, k, d)
     task = _task_bytes(rows, answer)
     threads = threads or os.cpu_count() or 1
@@ -146,7 +149,7 @@ def plan(
         chunks=sum(part.chunks for part in rows.parts),
         tasks=len(rows.bundles),
         accelerated=accelerated,
-        passes=usual,
+        passes=min(usual, most),
         passes_at_most=most,
         bytes_per_pass=rows.nbytes,
         sample_bytes=sample * d * rows.dtype.itemsize,
@@ -157,6 +160,24 @@ def plan(
         threads=threads,
         warnings=_warnings(rows, answer),
     )
+
+
+def _passes(face: Any, k: int, warm: bool, accelerated: bool | None) -> tuple[int, int]:
+    """As they usually come out, and as many as the options allow."""
+    if isinstance(face, BisectingKMeans):
+        # Of a tree of k leaves 2 (k - 1) may have to be tried, some of them for nothing, and one after the other.
+        return 1 + LEVEL * (k - 1).bit_length(), 1 + 2 * (k - 1) * (face.max_iter + 1)
+    before = (0 if warm else _seeding(face)) + _covariance(face)
+    # Of a posterior the bound is known, so that no pass measures what came out.
+    most = face.max_iter + before + (1 if isinstance(face, BayesianGaussianMixture) else 2)
+    return before + (TEXTBOOK if accelerated is False else ACCELERATED), most
+
+
+def _covariance(face: Any) -> bool:
+    """Whether a pass measures the covariance of all rows, for a prior."""
+    if isinstance(face, BayesianGaussianMixture):
+        return face.covariance_prior is None and face._structure().order in (Order.full, Order.pooled)
+    return isinstance(face, GaussianMixture) and needs_covariance(face.prior, face._structure().order)
 
 
 def _seeding(face: Any) -> int:
@@ -172,7 +193,7 @@ def _seeding(face: Any) -> int:
 def _answer_bytes(face: Any, k: int, d: int) -> int:
     """Of the statistics that a task sends back."""
     second = 0
-    if isinstance(face, GaussianMixture):
+    if isinstance(face, MixtureEstimator):
         second = {"trace": k, "diagonal": k * d, "full": k * d * d, "pooled": d * d}[face._structure().order.value]
     return 8 * (k + k * d + second)
 

@@ -22,7 +22,7 @@ import daskmix
 from daskmix import store
 from daskmix.cli import main
 from daskmix.cli.options import STRUCTURES
-from daskmix.estimators import GaussianMixture, KMeans, mixture_start
+from daskmix.estimators import BayesianGaussianMixture, BisectingKMeans, GaussianMixture, KMeans, mixture_start
 
 COMMANDS = ["fit", "predict", "select", "plan", "inspect", "demo"]
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -114,8 +114,26 @@ def test_the_command_line_knows_the_structures_of_the_estimator():
                 random_state=0,
             ),
         ),
+        (["--model", "bisecting", "-k", 4], BisectingKMeans(4, missing="drop", random_state=0)),
+        (
+            ["--model", "bisecting", "-k", 3, "--bisecting-strategy", "largest_cluster", "--n-init", 2, "--tol", 0],
+            BisectingKMeans(
+                3, bisecting_strategy="largest_cluster", n_init=2, tol=0.0, missing="drop", random_state=0
+            ),
+        ),
+        (["--model", "bayesian", "-k", 4], BayesianGaussianMixture(4, missing="drop", random_state=0)),
+        (
+            [
+                "--model", "bayesian", "-k", 5, "--missing", "em", "--covariance-type", "diag", "--init", "random",
+                "--weight-concentration-prior", 0.01, "--weight-concentration-prior-type", "dirichlet_distribution",
+            ],
+            BayesianGaussianMixture(
+                5, missing="em", covariance_type="diag", init_params="random", weight_concentration_prior=0.01,
+                weight_concentration_prior_type="dirichlet_distribution", random_state=0,
+            ),
+        ),
     ],
-)
+)  # fmt: skip
 def test_the_command_fits_what_python_fits(field, options, model):
     run("fit", field, *UV, *options, "--out", "model.zarr")
     model.fit(field, variables=["u", "v"])
@@ -224,6 +242,23 @@ def test_the_model_is_described(field):
     assert np.allclose([float(row[1]) for row in rows], model.weights_, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("bisecting", ("BisectingKMeans, k = 3", "inertia")),
+        ("bayesian", ("BayesianGaussianMixture, k = 3", "evidence")),
+    ],
+)
+def test_every_kind_of_model_is_described_and_labels_rows(field, kind, said):
+    fitted = run("fit", field, *UV, "--model", kind, "-k", 3, "--out", "model.zarr", "--labels-out", "l.zarr").stdout
+    described, model = run("inspect", "model.zarr").stdout, daskmix.load("model.zarr")
+    for fact in said:
+        assert fact in fitted
+        assert fact in described
+    labels, ds = xr.open_zarr("l.zarr", consolidated=False), xr.open_zarr(field, consolidated=False)[["u", "v"]]
+    xr.testing.assert_equal(labels.label, model.predict(ds))
+
+
 def test_a_wide_model_is_cut_to_the_page(field):
     KMeans(40, random_state=0).fit(np.random.default_rng(0).standard_normal((200, 12))).save("wide.zarr")
     said = run("inspect", "wide.zarr").stdout
@@ -262,9 +297,16 @@ FIT = ["--model", "kmeans", "-k", "2", "--out", "out.zarr"]
         (["fit", "FIELD", *FIT, "--variable", "v", "--sample-dims", "time,,lat"], "write them as in time,lat,lon"),
         (["fit", "FIELD", *FIT, "--variable", "v", "--init", "kmeans++"], "did you mean 'k-means++'?"),
         (["fit", "FIELD", *FIT, "--variable", "v", "--weights", "areas"], "has no variable 'areas'"),
-        (["fit", "FIELD", *FIT, "--covariance-type", "diag"], "--covariance-type is for mixtures"),
-        (["fit", "FIELD", *FIT, "--prior", "default"], "--prior is for mixtures"),
-        (["fit", "FIELD", *FIT[2:], "--model", "gmm", "--metric", "cosine"], "--metric is for K-means"),
+        (["fit", "FIELD", *FIT, "--covariance-type", "diag"], "--covariance-type is for --model gmm or bayesian, not"),
+        (["fit", "FIELD", *FIT, "--prior", "default"], "--prior is for --model gmm"),
+        (["fit", "FIELD", *FIT, "--covariance-type", "fixed", "--covariance", "1"], "--covariance-type is for"),
+        (["fit", "FIELD", *FIT[2:], "--model", "gmm", "--metric", "cosine"], "--metric is for --model kmeans"),
+        (["fit", "FIELD", *FIT[2:], "--model", "bayesian", "--covariance", "1"], "--covariance is for --model gmm"),
+        (["fit", "FIELD", *FIT[2:], "--model", "bayesian", "--covariance-type", "VVE"], "covariance_type='VVE'"),
+        (["fit", "FIELD", *FIT[2:], "--model", "bisecting", "--init", "random"], "--init is for --model kmeans or gmm"),
+        (["fit", "FIELD", *FIT, "--weight-concentration-prior", "0"], "not in the range"),
+        (["fit", "FIELD", *FIT, "--bisecting-strategy", "largest_cluster"], "is for --model bisecting, not kmeans"),
+        (["select", "FIELD", "--model", "bayesian", "-k", "2-3", "--out", "out.zarr"], "'bayesian' is not one of"),
         (["fit", "FIELD", *FIT[2:], "--model", "gmm", "--temperature", "hot"], "must be numbers, as in 8,4,2,1"),
         (["fit", "FIELD", *FIT, "--reg-covar", "little"], "neither auto nor a number"),
         (["fit", "FIELD", *FIT, "--cache-limit", "much"], "no size; write it as in 500MB"),
@@ -502,6 +544,8 @@ def test_a_plan_tells_what_the_fit_will_read(field):
     assert re.search(r"^rows +4,800, in 4 chunks$", said, re.MULTILINE)
     assert re.search(r"^memory +.*2 threads", said, re.MULTILINE)
     assert "at most 102" in said
+    bayesian = run("plan", field, *UV[:4], "--model", "bayesian", "-k", 3, "--covariance-type", "diag").stdout
+    assert "about 30, at most 101" in bayesian
     weighted = run("plan", field, "--weights", "area", "--model", "gmm", "-k", 3).stdout
     assert re.search(r"^rows +4,800, in 4 chunks$", weighted, re.MULTILINE)
 

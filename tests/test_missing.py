@@ -407,17 +407,12 @@ def test_an_emptied_cluster_is_moved_to_a_row_with_gaps():
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("estimator", [KMeans, GaussianMixture])
+@pytest.mark.parametrize("estimator", [KMeans, GaussianMixture, BayesianGaussianMixture])
 def test_a_feature_that_is_nowhere_is_refused_by_name(estimator):
     x = with_gaps(50, 3)
     x[:, 1] = np.nan
     with pytest.raises(InputError, match="feature 1 is missing in every row"):
         estimator(2, missing="em").fit(x)
-
-
-def test_what_cannot_take_gaps_says_so():
-    with pytest.raises(InputError, match="missing='em'"):
-        BayesianGaussianMixture(2, missing="em").fit(with_gaps(50, 3))
 
 
 def test_infinity_is_refused_beside_gaps():

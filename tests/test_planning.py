@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+import warnings
 
 import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from sklearn.exceptions import ConvergenceWarning
 
-from daskmix import GaussianMixture, KMeans, plan
+from daskmix import BayesianGaussianMixture, BisectingKMeans, GaussianMixture, KMeans, plan
 from daskmix.errors import InputTypeError
 
 
@@ -28,7 +30,7 @@ def unreadable(rows, d, chunk):
     return da.zeros((rows, d), chunks=(chunk, d)).map_blocks(fail, dtype=float, meta=np.empty((0, d)))
 
 
-@pytest.mark.parametrize("model", [KMeans(4), GaussianMixture(4)])
+@pytest.mark.parametrize("model", [KMeans(4), GaussianMixture(4), BisectingKMeans(4), BayesianGaussianMixture(4)])
 def test_nothing_is_read(model):
     found = plan(model, unreadable(1_000_000, 8, 10_000))
     assert found.rows == 1_000_000
@@ -47,6 +49,30 @@ def test_the_records_of_the_fit_are_what_was_planned(model, tmp_path):
     assert {record["rows"] for record in model.history_} == {found.rows}
     assert model.n_passes_ <= found.passes_at_most
     assert found.accelerated
+
+
+@pytest.mark.parametrize(
+    ("model", "usual"),
+    [
+        (BisectingKMeans(1, random_state=0), 1),
+        (BisectingKMeans(8, random_state=0), 10),
+        (BisectingKMeans(3, max_iter=1, random_state=0), 7),
+        (BayesianGaussianMixture(3, random_state=0), 31),  # the prior's covariance takes one more
+        (BayesianGaussianMixture(3, covariance_prior=np.eye(8), random_state=0), 30),
+        (BayesianGaussianMixture(3, covariance_type="diag", max_iter=5, random_state=0), 6),
+        (BayesianGaussianMixture(3, max_passes=4, random_state=0), 4),
+    ],
+)
+def test_the_passes_of_other_fits_are_as_planned(model, usual, tmp_path):
+    path = write(tmp_path / "x.zarr", rows=20_000, chunk=5000)
+    found = plan(model, path)
+    assert (found.passes, found.accelerated) == (usual, False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(path)
+    assert model.n_passes_ <= found.passes_at_most
+    assert model.n_passes_ <= 1.5 * usual
+    assert {record["bytes"] for record in model.history_} == {found.bytes_per_pass}
 
 
 def test_the_plan_knows_when_a_fit_is_the_textbooks():

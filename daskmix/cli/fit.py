@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from daskmix.cli.options import how_to_keep, how_to_run, how_to_weigh, refuse_for_the_other, what_to_fit, what_to_read
+from daskmix.cli.options import how_to_keep, how_to_run, how_to_weigh, refuse_for_others, what_to_fit, what_to_read
 from daskmix.cli.places import connected, free, opened
 from daskmix.cli.text import facts, print_facts
 
@@ -48,6 +48,8 @@ def fit(
           --weights area --model gmm -k 5 --out model.zarr --labels-out labels.zarr
       One row per place, its months as features:
         daskmix fit sst.zarr --variable sst --sample-dims lat,lon --model kmeans -k 4 --out model.zarr
+      As many components as the rows need, of 12:
+        daskmix fit ocean.zarr --variable temp --variable salt --model bayesian -k 12 --out model.zarr
       On a cluster:
         daskmix fit s3://bucket/x.zarr --model kmeans -k 64 --out model.zarr --scheduler tcp://10.0.0.1:8786
     """
@@ -68,11 +70,11 @@ def fit(
 def estimator(kind: str, k: int, run: Any, options: Mapping[str, Any]) -> Any:
     """The estimator that the options describe."""
     given = {name: value for name, value in options.items() if value is not None}
-    refuse_for_the_other(kind, given)
-    from daskmix import GaussianMixture, KMeans
+    refuse_for_others(kind, given)
+    from daskmix import BayesianGaussianMixture, BisectingKMeans, GaussianMixture, KMeans
 
-    if kind == "kmeans":
-        return KMeans(k, run=run, **given)
+    if kind in ("kmeans", "bisecting"):
+        return (KMeans if kind == "kmeans" else BisectingKMeans)(k, run=run, **given)
     if "init" in given:
         given["init_params"] = given.pop("init")
-    return GaussianMixture(k, run=run, **given)
+    return (GaussianMixture if kind == "gmm" else BayesianGaussianMixture)(k, run=run, **given)

@@ -55,19 +55,27 @@ def auto_or_number(ctx: click.Context, param: click.Parameter, value: str | None
         raise click.BadParameter(f"{value!r} is neither auto nor a number", ctx, param) from None
 
 
-# What only one kind of model has, and the options that say so.
-OF_MIXTURES = {
-    "covariance_type": "--covariance-type", "reg_covar": "--reg-covar", "covariance_init": "--covariance",
-    "equal_weights": "--equal-weights", "prior": "--prior", "algorithm": "--algorithm", "temperature": "--temperature",
-}  # fmt: skip
-OF_KMEANS = {"metric": "--metric"}
+# What not every kind of model has, and which have it.
+OF_SOME = {
+    **dict.fromkeys(("covariance_type", "reg_covar"), ("gmm", "bayesian")),
+    **dict.fromkeys(("covariance_init", "equal_weights", "prior", "algorithm", "temperature"), ("gmm",)),
+    **dict.fromkeys(("weight_concentration_prior_type", "weight_concentration_prior"), ("bayesian",)),
+    **dict.fromkeys(("accelerate", "gap_tol"), ("kmeans", "gmm")),
+    **dict.fromkeys(("init", "max_passes"), ("kmeans", "gmm", "bayesian")),
+    "metric": ("kmeans",),
+    "bisecting_strategy": ("bisecting",),
+}
+OPTIONS = {"covariance_init": "--covariance"}  # where an option has another name than the parameter
 
 
-def refuse_for_the_other(kind: str, given: Mapping[str, Any]) -> None:
-    """Refuse options that only the other kind of model has."""
-    others, whose, other = (OF_MIXTURES, "mixtures", "gmm") if kind == "kmeans" else (OF_KMEANS, "K-means", "kmeans")
-    for name in others.keys() & given.keys():
-        raise click.UsageError(f"{others[name]} is for {whose}; leave it out, or pass --model {other}")
+def refuse_for_others(kind: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that only other kinds of models have."""
+    for name in given:
+        having = OF_SOME.get(name, (kind,))
+        if kind not in having:
+            option = OPTIONS.get(name, "--" + name.replace("_", "-"))
+            models = " or ".join(having)
+            raise click.UsageError(f"{option} is for --model {models}, not {kind}; leave it out, or take such a model")
 
 
 def numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[int]:
@@ -129,11 +137,19 @@ how_to_weigh = click.option(
 which_model = click.option(
     "--model", "kind", required=True, type=click.Choice(["kmeans", "gmm"]), help="K-means or mixture."
 )
+which_model_of_all = click.option(
+    "--model", "kind", required=True, type=click.Choice(["kmeans", "bisecting", "gmm", "bayesian"]),
+    help="K-means, bisecting K-means, Gaussian mixture, or a Bayesian one, of which -k is the most components.",
+)  # fmt: skip
 how_long = _several(
-    click.option("--max-iter", type=click.IntRange(min=1), help="Most iterations; 300 (kmeans), 100 (gmm) by default."),
+    click.option(
+        "--max-iter", type=click.IntRange(min=1),
+        help="Most iterations; 300 (kmeans, bisecting) or 100 (gmm, bayesian) by default.",
+    ),
     click.option(
         "--tol", type=click.FloatRange(min=0),
-        help="When the textbook's iteration stops, 1e-4 (kmeans) or 1e-3 (gmm) by default; 0 goes on to a fixed point.",
+        help="When the textbook's iteration stops, 1e-4 (kmeans, bisecting), 1e-3 (gmm) or 1e-5 (bayesian) by default; "
+        "0 goes on to a fixed point.",
     ),
     click.option("--gap-tol", type=click.FloatRange(min=0), help="When an accelerated fit stops; 1e-5 by default."),
     click.option("--sample-size", type=click.IntRange(min=1), help="Rows of the sample; at most 64 MiB by default."),
@@ -143,12 +159,13 @@ how_long = _several(
     click.option("--random-state", type=click.IntRange(0, 2**32 - 1), help="Seed, to get the same model again."),
 )  # fmt: skip
 what_to_fit = _several(
-    which_model,
+    which_model_of_all,
     click.option("-k", "k", required=True, type=click.IntRange(min=1), help="Number of clusters or components."),
     click.option(
         "--covariance-type",
         type=click.Choice((*STRUCTURES, "fixed")),
-        help="Shape of a mixture's covariances, or mclust's name of it; full by default. fixed is --covariance.",
+        help="Shape of a mixture's covariances, or mclust's name of it; full by default. fixed is --covariance. "
+        "Of a Bayesian mixture full, tied, diag or spherical.",
     ),
     click.option(
         "--covariance", "covariance_init", type=click.FloatRange(min=0, min_open=True),
@@ -168,12 +185,25 @@ what_to_fit = _several(
         help="Of the first iterations of a mixture; the last goes on. 8,4,2,1 is deterministic annealing.",
     ),
     click.option(
+        "--weight-concentration-prior", type=click.FloatRange(min=0, min_open=True),
+        help="Of a Bayesian mixture: the smaller, the fewer components have weight; 1 / k by default.",
+    ),
+    click.option(
+        "--weight-concentration-prior-type", type=click.Choice(["dirichlet_process", "dirichlet_distribution"]),
+        help="Of a Bayesian mixture: the first components take what they can (dirichlet_process, the default), or all "
+        "are alike.",
+    ),
+    click.option(
+        "--bisecting-strategy", type=click.Choice(["biggest_inertia", "largest_cluster"]),
+        help="Which cluster bisecting K-means splits next; biggest_inertia by default.",
+    ),
+    click.option(
         "--metric", type=click.Choice(["euclidean", "cosine"]),
         help="Of K-means: cosine clusters directions. euclidean by default.",
     ),
     click.option(
         "--init",
-        help="Where to start: auto, k-means++, random; k-means|| (kmeans); kmeans, random_from_data (gmm).",
+        help="Where to start: auto, k-means++, random; k-means|| (kmeans); kmeans, random_from_data (mixtures).",
     ),
     click.option("--n-init", type=click.IntRange(min=1), help="Number of starts, of which the best is kept."),
     how_long,

@@ -14,7 +14,7 @@ from daskmix.cli.options import (
     how_to_run,
     how_to_weigh,
     numbers,
-    refuse_for_the_other,
+    refuse_for_others,
     what_to_read,
     which_model,
 )
@@ -74,7 +74,7 @@ def select(
     tried: dict[str, Any] = {"n_clusters": ks} if kind == "kmeans" else {"n_components": ks}
     if structures:
         tried["covariance_type"] = structures
-    refuse_for_the_other(kind, tried | given)
+    refuse_for_others(kind, tried | given)
     free([out], overwrite, inputs=[source])
     with connected(scheduler):
         X, weight = opened(source, variables, weights)

@@ -38,6 +38,7 @@ from daskmix.sources.zarr import (
 from daskmix.store import COMMON, save_model, vacant
 
 Source = Any  # what a user passes as X
+WAYS_WITH_MISSING = ("raise", "drop", "em")
 
 
 class Estimator(BaseEstimator):
@@ -55,7 +56,6 @@ class Estimator(BaseEstimator):
     verbose: int
     run: Run | None
     gap_estimate_: float
-    _ways_with_missing: tuple[str, ...] = ("raise", "drop", "em")
 
     # --- what a user passes -------------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class Estimator(BaseEstimator):
         return self._rows_as_they_come(X, weight, sample_dims, reset).prepared(self._prepare())
 
     def _rows_as_they_come(self, X: Source, weight: Any, sample_dims: Any, reset: bool) -> Rows:
-        missing = Missing(self._option("missing", self._ways_with_missing))
+        missing = Missing(self._option("missing", WAYS_WITH_MISSING))
         lazy = X.lazy if isinstance(X, Stored) else X
         if isinstance(lazy, xr.Dataset | xr.DataArray):
             parts = take_apart(lazy, sample_dims)
@@ -190,7 +190,7 @@ class Estimator(BaseEstimator):
     def _function(
         self, name: str, of_rows: Callable[[Array, bool], Array], dtype: Any, fill: float = np.nan, **more: Any
     ) -> RowFunction:
-        missing = Missing(self._option("missing", self._ways_with_missing))
+        missing = Missing(self._option("missing", WAYS_WITH_MISSING))
         return RowFunction(
             name, of_rows, np.dtype(dtype), fill, missing, row_bytes=self._row_bytes(), prepare=self._prepare(), **more
         )

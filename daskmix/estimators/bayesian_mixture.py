@@ -70,13 +70,17 @@ class BayesianGaussianMixture(MixtureEstimator):
         How many rows the prior of a covariance counts for. By default d.
     covariance_prior : (d, d), (d,) array or number, as covariance_type has it, or None
         That many times the covariance that is expected. By default the covariance of the rows, variances of each
-        feature for "diag" and their mean for "spherical", divided by the weight of all rows less one.
+        feature for "diag" and their mean for "spherical", divided by the weight of all rows less one. A missing value
+        counts there as one at the mean that has the variance of its feature.
     sample_size : "auto" or int
         Rows of the sample, drawn uniformly from all chunks.
     max_passes : int or None
         Most reads of every chunk, at least 2.
-    missing : {"raise", "drop"}
-        What to do about rows that hold NaN. Rows left out get the label -2, NaN in xarray.
+    missing : {"raise", "drop", "em"}
+        What to do about rows that hold NaN: refuse them, leave them out, or take what is there. With "em" the posterior
+        is also of the values that are missing, given each row's component, and the bound is that of the evidence of
+        those that are there [3]_; otherwise as in `GaussianMixture`. Rows left out, with "em" those of which nothing is
+        there, get the label -2, NaN in xarray.
     warm_start : bool
         Start from the posterior of the last fit.
     random_state : int, RandomState or None
@@ -113,6 +117,8 @@ class BayesianGaussianMixture(MixtureEstimator):
     ----------
     .. [1] Bishop (2006), Pattern Recognition and Machine Learning, section 10.2.
     .. [2] Blei & Jordan (2006), Variational inference for Dirichlet process mixtures.
+    .. [3] Ghahramani & Beal (2001), Propagation algorithms for variational Bayesian learning: missing values are hidden
+       variables as the components are.
 
     Examples
     --------
@@ -123,8 +129,7 @@ class BayesianGaussianMixture(MixtureEstimator):
     2
     """
 
-    # The bound of rows with gaps would need its own expectation of what is missing.
-    _ways_with_missing = ("raise", "drop")
+    accelerate = "none"
 
     def __init__(
         self,

@@ -139,12 +139,8 @@ class BisectingKMeans(ClusterEstimator):
 
         Parameters and what is raised are those of `KMeans.fit`.
         """
-        k = self._whole("n_clusters", 1)
-        self._whole("n_init", 1)
-        self._whole("max_iter", 1)
-        self._real("tol")
-        self._check_reads()
-        merit = MERITS[self._option("bisecting_strategy", tuple(MERITS))]
+        k = self._check_options()
+        merit = MERITS[self.bisecting_strategy]
         opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
         self.seed_ = self._draw_seed()
         with fit:
@@ -161,6 +157,15 @@ class BisectingKMeans(ClusterEstimator):
         if labels_to is not None:
             write_rows(self.predict(opened, sample_dims=sample_dims), labels_to)
         return self
+
+    def _check_options(self) -> int:
+        k = self._whole("n_clusters", 1)
+        self._whole("n_init", 1)
+        self._whole("max_iter", 1)
+        self._real("tol")
+        self._option("bisecting_strategy", tuple(MERITS))
+        self._check_reads()
+        return k
 
     def _keep(self, root: Node, k: int, merit: Callable[[Node], float], frame: Frame, n_iter: int) -> None:
         leaves, _ = grown(root, k, merit)

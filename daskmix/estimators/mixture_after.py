@@ -1,4 +1,4 @@
-"""What can be asked of a fitted Gaussian mixture beside its densities: parts of it, what is missing, how sure it is."""
+"""What can be asked of a fitted Gaussian mixture beside its densities: parts of it, and how sure it is."""
 
 from __future__ import annotations
 
@@ -18,18 +18,14 @@ from daskmix.algorithms.base import Outcome
 from daskmix.algorithms.contrasting import Contrasting, ContrastState, splits
 from daskmix.algorithms.em import EM, LEAST_NOISE
 from daskmix.algorithms.resampling import Redrawn, Resampled, Resampling
-from daskmix.arrays import alongside, namespace
-from daskmix.block import Array, Missing
+from daskmix.block import Array
 from daskmix.derived import Draws, conditional, marginal
-from daskmix.device import suited
 from daskmix.errors import CollapsedComponentError, CollapsedComponentWarning, FeatureError, InputError
 from daskmix.estimators.base import Source
-from daskmix.estimators.mixture_base import KINDS, MixtureEstimator, framed, responsibilities
+from daskmix.estimators.mixture_base import KINDS, MixtureEstimator, framed
 from daskmix.estimators.mixture_held import held_of, shaped
 from daskmix.fitting import Fit
-from daskmix.kernels import Order, compiled
 from daskmix.mixture import SOFT, Mixture
-from daskmix.sources.dask import is_dask_frame
 
 if TYPE_CHECKING:
     from daskmix.estimators.gaussian_mixture import GaussianMixture
@@ -47,24 +43,6 @@ class AfterFit(MixtureEstimator):
     seed_: int
     _mass: float
     _smoothing: Array
-
-    def impute(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
-        """Rows with what the mixture expects where a value is missing, given those that are there: (n, d).
-
-        In the type of X and lazy where X is; of a Dataset a DataArray with the dim "feature". Rows of which nothing is
-        there stay NaN. Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
-        """
-        check_is_fitted(self)
-        self._refuse_tails("what is expected of values that are missing")
-        d, dtype = self.means_.shape[1], np.result_type(getattr(X, "dtype", np.float64), np.float32)
-        function = self._function("imputed", partial(_completed, self._model()), dtype, width=d, over="feature")
-        found = self._answer(X, replace(function, missing=Missing.observe), sample_dims, variables)
-        names = [str(name) for name in getattr(self, "feature_names_in_", ())]
-        if isinstance(found, xr.DataArray):
-            return _with_feature_dim(found, X, names)
-        if is_dask_frame(found) and names:
-            return found.rename(columns=dict(zip(found.columns, names, strict=True)))
-        return found
 
     def standard_errors(
         self,
@@ -235,10 +213,6 @@ class AfterFit(MixtureEstimator):
             raise InputError(f"values= names all {len(numbers)} features; leave those out that are asked about")
         return self._derived(conditional(self._model(), numbers, at), rest)
 
-    def _refuse_tails(self, what: str) -> None:
-        if hasattr(self, "nu_"):
-            raise InputError(f"{what} is known of Gaussian components alone; fit without nu")
-
     def _feature_numbers(self, features: Any) -> Array:
         """Which features these names or numbers are."""
         names = list(getattr(self, "feature_names_in_", ()))
@@ -301,24 +275,3 @@ def _tested(ended: Sequence[ContrastState], k: int, passes: int) -> xr.Dataset:
             "n_passes": passes,
         },
     )
-
-
-def _with_feature_dim(found: xr.DataArray, X: Source, names: Sequence[str]) -> xr.DataArray:
-    """With the dim that held the features of X, where there was one, or with their names."""
-    own = [d for d in X.dims if d == "feature" or d not in found.dims] if isinstance(X, xr.DataArray) else []
-    if len(own) == 1:
-        found = found if own[0] == "feature" else found.rename(feature=own[0])
-        return found.assign_coords({own[0]: X[own[0]]}) if own[0] in X.coords else found
-    return found.assign_coords(feature=list(names)) if names else found
-
-
-def _completed(model: Mixture, x: Array, gaps: bool) -> Array:
-    """Rows with their conditional means where values are missing: (n, d)."""
-    if not gaps:
-        return x
-    if model.structure.order in (Order.diagonal, Order.trace):  # what is there says which component, and no more
-        expected = responsibilities(model, x, gaps) @ alongside(model.means, x)
-        return namespace(x).where(namespace(x).isnan(x), expected, x)
-    within, frame = framed(model, x.dtype)
-    densities = within.observed(np.zeros(x.shape[1]), np.log(frame.scale))
-    return suited(compiled, x).complete(x, frame, densities)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -16,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from daskmix.algorithms.em import EM
 from daskmix.algorithms.merging import Merging
-from daskmix.arrays import namespace
-from daskmix.block import Array
+from daskmix.arrays import alongside, namespace
+from daskmix.block import Array, Missing
 from daskmix.covariance import Covariance
 from daskmix.derived import Draws
 from daskmix.device import suited
@@ -29,6 +30,7 @@ from daskmix.kernels import Frame, Order, compiled
 from daskmix.kernels.reference import mahalanobis, normalise
 from daskmix.mixture import SOFT, Conjugate, Explain, Family, Mixture, Moments, Sharing
 from daskmix.sampling import Summary
+from daskmix.sources.dask import is_dask_frame
 from daskmix.store import LEFT_OUT, NOISE
 from daskmix.structures import Structure
 
@@ -105,6 +107,30 @@ class MixtureEstimator(DensityMixin, Estimator):
         k = len(self.weights_)
         function = self._function("mahalanobis", of_rows, np.float64, width=k, over="component")
         return self._answer(X, function, sample_dims, variables)
+
+    def impute(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
+        """Rows with what the mixture expects where a value is missing, given those that are there: (n, d).
+
+        In the type of X and lazy where X is; of a Dataset a DataArray with the dim "feature". Rows of which nothing is
+        there stay NaN. Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
+        """
+        check_is_fitted(self)
+        self._refuse_tails("what is expected of values that are missing")
+        if self.noise:
+            raise InputError("of a row that is noise no value can be expected; fit with noise=False to impute")
+        d, dtype = self.means_.shape[1], np.result_type(getattr(X, "dtype", np.float64), np.float32)
+        function = self._function("imputed", partial(_completed, self._model()), dtype, width=d, over="feature")
+        found = self._answer(X, replace(function, missing=Missing.observe), sample_dims, variables)
+        names = [str(name) for name in getattr(self, "feature_names_in_", ())]
+        if isinstance(found, xr.DataArray):
+            return _with_feature_dim(found, X, names)
+        if is_dask_frame(found) and names:
+            return found.rename(columns=dict(zip(found.columns, names, strict=True)))
+        return found
+
+    def _refuse_tails(self, what: str) -> None:
+        if hasattr(self, "nu_"):
+            raise InputError(f"{what} is known of Gaussian components alone; fit without nu")
 
     def score_samples(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
         """Log density of each row, in units of X: (n,), in the type of X."""
@@ -333,3 +359,24 @@ def _mahalanobis(model: Mixture, x: Array, gaps: bool) -> Array:
     centred = within.covariance.centred(within.means, nothing[:1])  # of which a distance has no constant
     densities = within.observed(nothing, nothing) if gaps else centred
     return mahalanobis(x, frame, densities)
+
+
+def _with_feature_dim(found: xr.DataArray, X: Source, names: Sequence[str]) -> xr.DataArray:
+    """With the dim that held the features of X, where there was one, or with their names."""
+    own = [d for d in X.dims if d == "feature" or d not in found.dims] if isinstance(X, xr.DataArray) else []
+    if len(own) == 1:
+        found = found if own[0] == "feature" else found.rename(feature=own[0])
+        return found.assign_coords({own[0]: X[own[0]]}) if own[0] in X.coords else found
+    return found.assign_coords(feature=list(names)) if names else found
+
+
+def _completed(model: Mixture, x: Array, gaps: bool) -> Array:
+    """Rows with their conditional means where values are missing: (n, d)."""
+    if not gaps:
+        return x
+    if model.structure.order in (Order.diagonal, Order.trace):  # what is there says which component, and no more
+        expected = responsibilities(model, x, gaps) @ alongside(model.means, x)
+        return namespace(x).where(namespace(x).isnan(x), expected, x)
+    within, frame = framed(model, x.dtype)
+    densities = within.observed(np.zeros(x.shape[1]), np.log(frame.scale))
+    return suited(compiled, x).complete(x, frame, densities)
