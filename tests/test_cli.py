@@ -114,6 +114,14 @@ def test_the_command_line_knows_the_structures_of_the_estimator():
                 random_state=0,
             ),
         ),
+        (
+            ["--model", "gmm", "-k", 3, "--noise", "--on-collapse", "drop", "--min-weight", 0.01],
+            GaussianMixture(3, noise=True, on_collapse="drop", min_weight=0.01, missing="drop", random_state=0),
+        ),
+        (
+            ["--model", "gmm", "-k", 3, "--nu", "5", "--covariance-type", "diag"],
+            GaussianMixture(3, nu=5.0, covariance_type="diag", missing="drop", random_state=0),
+        ),
         (["--model", "bisecting", "-k", 4], BisectingKMeans(4, missing="drop", random_state=0)),
         (
             ["--model", "bisecting", "-k", 3, "--bisecting-strategy", "largest_cluster", "--n-init", 2, "--tol", 0],
@@ -298,6 +306,8 @@ FIT = ["--model", "kmeans", "-k", "2", "--out", "out.zarr"]
         (["fit", "FIELD", *FIT, "--variable", "v", "--init", "kmeans++"], "did you mean 'k-means++'?"),
         (["fit", "FIELD", *FIT, "--variable", "v", "--weights", "areas"], "has no variable 'areas'"),
         (["fit", "FIELD", *FIT, "--covariance-type", "diag"], "--covariance-type is for --model gmm or bayesian, not"),
+        (["fit", "FIELD", *FIT, "--noise"], "--noise is for --model gmm"),
+        (["fit", "FIELD", *FIT[2:], "--model", "gmm", "--nu", "many"], "neither estimate nor a number"),
         (["fit", "FIELD", *FIT, "--prior", "default"], "--prior is for --model gmm"),
         (["fit", "FIELD", *FIT, "--covariance-type", "fixed", "--covariance", "1"], "--covariance-type is for"),
         (["fit", "FIELD", *FIT[2:], "--model", "gmm", "--metric", "cosine"], "--metric is for --model kmeans"),

@@ -484,6 +484,6 @@ def test_what_is_not_known_of_student_s_t_is_refused(fitted):
     with pytest.raises(InputError, match="leave nu out"):
         daskmix.select(x, (1, 2), nu=3.0)
     x[3, 1] = np.nan
-    with pytest.raises(InputError, match="leave nu out"):
+    with pytest.raises(InputError, match="without gaps"):
         fitted.set_params(missing="em").predict(x)
     fitted.set_params(missing="raise")

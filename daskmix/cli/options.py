@@ -46,19 +46,25 @@ def _temperatures(ctx: click.Context, param: click.Parameter, value: str | None)
         raise click.BadParameter(f"{value!r} must be numbers, as in 8,4,2,1", ctx, param) from None
 
 
-def auto_or_number(ctx: click.Context, param: click.Parameter, value: str | None) -> str | float | None:
-    if value is None or value == "auto":
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is neither auto nor a number", ctx, param) from None
+def _number_or(word: str) -> Callable[[click.Context, click.Parameter, str | None], str | float | None]:
+    """A callback that takes a number, or this word."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> str | float | None:
+        if value is None or value == word:
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is neither {word} nor a number", ctx, param) from None
+
+    return read
 
 
 # What not every kind of model has, and which have it.
 OF_SOME = {
     **dict.fromkeys(("covariance_type", "reg_covar"), ("gmm", "bayesian")),
     **dict.fromkeys(("covariance_init", "equal_weights", "prior", "algorithm", "temperature"), ("gmm",)),
+    **dict.fromkeys(("noise", "nu", "min_weight", "on_collapse"), ("gmm",)),
     **dict.fromkeys(("weight_concentration_prior_type", "weight_concentration_prior"), ("bayesian",)),
     **dict.fromkeys(("accelerate", "gap_tol"), ("kmeans", "gmm")),
     **dict.fromkeys(("init", "max_passes"), ("kmeans", "gmm", "bayesian")),
@@ -154,7 +160,7 @@ how_long = _several(
     click.option("--gap-tol", type=click.FloatRange(min=0), help="When an accelerated fit stops; 1e-5 by default."),
     click.option("--sample-size", type=click.IntRange(min=1), help="Rows of the sample; at most 64 MiB by default."),
     click.option("--max-passes", type=click.IntRange(min=2), help="Most reads of every chunk; no limit by default."),
-    click.option("--reg-covar", callback=auto_or_number, metavar="auto|FLOAT", help="Smoothing of a mixture; auto."),
+    click.option("--reg-covar", callback=_number_or("auto"), metavar="auto|FLOAT", help="Smoothing of a mixture."),
     click.option("--missing", type=click.Choice(MISSING), help="What to do about rows with NaN; raise."),
     click.option("--random-state", type=click.IntRange(0, 2**32 - 1), help="Seed, to get the same model again."),
 )  # fmt: skip
@@ -183,6 +189,19 @@ what_to_fit = _several(
     click.option(
         "--temperature", callback=_temperatures, metavar="T,T,...",
         help="Of the first iterations of a mixture; the last goes on. 8,4,2,1 is deterministic annealing.",
+    ),
+    click.option("--noise", is_flag=True, default=None, help="Rows of a mixture may belong to nothing: label -1."),
+    click.option(
+        "--nu", callback=_number_or("estimate"), metavar="N|estimate",
+        help="Components of a mixture are Student's t with so many degrees of freedom, so that outliers count less.",
+    ),
+    click.option(
+        "--min-weight", type=click.FloatRange(0, 1, max_open=True),
+        help="The least share of the rows that a component of a mixture may have; with --on-collapse.",
+    ),
+    click.option(
+        "--on-collapse", type=click.Choice(["keep", "restart", "drop", "raise"]),
+        help="What becomes of a component with fewer rows, or without a covariance; keep by default.",
     ),
     click.option(
         "--weight-concentration-prior", type=click.FloatRange(min=0, min_open=True),
