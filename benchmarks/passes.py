@@ -22,7 +22,8 @@ from benchmarks.traces import em, faster, optimum, trace, with_sample
 from daskmix import GaussianMixture, KMeans, select
 from daskmix.algorithms.acceleration import Accelerated
 from daskmix.block import Array
-from daskmix.mixture import Family, Mixture
+from daskmix.family import Family
+from daskmix.mixture import Mixture
 
 T = TypeVar("T")
 

@@ -11,8 +11,10 @@ from sklearn.decomposition import PCA
 from daskmix.algorithms.seeding import plus_plus
 from daskmix.block import Array
 from daskmix.estimators.mixture_start import STRUCTURES
+from daskmix.family import Family
 from daskmix.kernels.reference import moments, nearest
-from daskmix.mixture import Family, Mixture, Moments, Origin
+from daskmix.mixture import Mixture, estimate
+from daskmix.moments import Moments, Origin
 from daskmix.structures import Structure
 
 FLOOR = 1e-6
@@ -56,7 +58,7 @@ class Problem:
         hard = nearest(x, centres)[0][:, None] == np.arange(self.k)
         share = SOFT * hard + (1 - SOFT) / self.k
         sums = Moments(*moments(x, share, self.structure.order), 0.0, 0.0, Origin())
-        return sums.estimate(Family(self.structure), np.full(x.shape[1], FLOOR))
+        return estimate(sums, Family(self.structure), np.full(x.shape[1], FLOOR))
 
 
 def clusters(

@@ -18,7 +18,7 @@ from benchmarks.timing import by_turns, pass_seconds
 from daskmix import testing
 from daskmix.estimators.mixture_base import framed
 from daskmix.kernels import compiled
-from daskmix.mixture import Explain
+from daskmix.sharing import Explain
 
 STEPWISE = ("VEE", "EVE", "VVE")
 ITERATIONS = 10

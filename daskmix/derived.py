@@ -8,9 +8,10 @@ import numpy as np
 from scipy.special import gammaincinv, ndtri
 
 from daskmix.block import Array
+from daskmix.family import Family, Freedom
 from daskmix.given import Noise
 from daskmix.kernels import LOG_2PI, Order
-from daskmix.mixture import Family, Freedom, Mixture
+from daskmix.mixture import Mixture
 from daskmix.sampling import uniform
 from daskmix.structures import Diagonal, Full, Spherical, Structure, Tied
 

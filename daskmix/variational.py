@@ -14,8 +14,10 @@ from scipy.special import betaln, digamma, gammaln
 
 from daskmix.block import Array
 from daskmix.covariance import Covariance
+from daskmix.family import Family
 from daskmix.kernels import Order
-from daskmix.mixture import TINY, Family, Mixture, Moments, in_units, of_each, outer, shrunk
+from daskmix.mixture import Mixture
+from daskmix.moments import TINY, Moments, in_units, of_each, outer, shrunk
 from daskmix.structures import smoothed
 
 

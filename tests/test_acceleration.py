@@ -31,13 +31,16 @@ from daskmix.block import Missing
 from daskmix.centroids import Centroids
 from daskmix.engines.local import Local
 from daskmix.errors import InputError
+from daskmix.family import Family
 from daskmix.fitting import Fit
 from daskmix.kernels import Frame
 from daskmix.kernels.reference import moments, nearest
-from daskmix.mixture import Explain, Family, Moments, Origin, corrected
+from daskmix.mixture import estimate
+from daskmix.moments import Moments, Origin, corrected
 from daskmix.passes import passes
 from daskmix.race import ladder, local_steps
 from daskmix.rows import from_memory
+from daskmix.sharing import Explain
 
 D, K = 3, 4
 PLAIN = Frame(np.zeros(D), np.ones(D))
@@ -184,9 +187,8 @@ def rough_start(x, structure, seed=0):
     rng = np.random.default_rng(seed)
     centres = plus_plus(x, np.ones(len(x)), K, rng)
     hard = nearest(x, centres)[0][:, None] == np.arange(K)
-    return Moments(*moments(x, 0.9 * hard + 0.1 / K, structure.order), 0.0, 0.0, Origin()).estimate(
-        Family(structure), NO_FLOOR
-    )
+    sums = Moments(*moments(x, 0.9 * hard + 0.1 / K, structure.order), 0.0, 0.0, Origin())
+    return estimate(sums, Family(structure), NO_FLOOR)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES, ids=lambda s: type(s).__name__)
@@ -305,8 +307,8 @@ def test_with_all_rows_for_a_sample_the_correction_is_exact(structure, paths):
     model, other = rough_start(x, structure, 1), rough_start(x, structure, 2)
     there = ask(Explain(model, PLAIN, paths[0], NO_FLOOR), x)
     here = ask(Explain(other, PLAIN, paths[1], NO_FLOOR), x)
-    found = corrected(structure.order, there, here, there).estimate(Family(structure), NO_FLOOR)
-    right = here.estimate(Family(structure), NO_FLOOR)
+    found = estimate(corrected(structure.order, there, here, there), Family(structure), NO_FLOOR)
+    right = estimate(here, Family(structure), NO_FLOOR)
     np.testing.assert_allclose(found.weights, right.weights, rtol=1e-9)
     np.testing.assert_allclose(found.means, right.means, atol=1e-8)
     np.testing.assert_allclose(found.covariance.values, right.covariance.values, rtol=1e-7, atol=1e-8)

@@ -15,9 +15,9 @@ from daskmix.block import Block, Missing, Place, clean, table
 from daskmix.device import OnGpu, suited
 from daskmix.errors import InputError
 from daskmix.kernels import compiled, reference
-from daskmix.mixture import Explain, Learn
 from daskmix.reduction import Together
 from daskmix.sampling import Sample
+from daskmix.sharing import Explain, Learn
 
 D = 3
 

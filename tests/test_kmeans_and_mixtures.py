@@ -15,8 +15,8 @@ import daskmix
 from daskmix import GaussianMixture, KMeans, testing
 from daskmix.errors import InputError
 from daskmix.kernels import compiled, reference
-from daskmix.mixture import Explain, Sharing
 from daskmix.sampling import uniform
+from daskmix.sharing import Explain, Sharing
 from daskmix.structures import Diagonal, Full, Spherical, Tied
 
 QUICK = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))

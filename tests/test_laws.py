@@ -12,11 +12,14 @@ from hypothesis.extra import numpy as hnp
 
 from daskmix import testing
 from daskmix.centroids import Assign, Centroids
+from daskmix.family import Family
 from daskmix.kernels import Frame, Order, compiled, reference
 from daskmix.kernels.elementary import exp, log1p
-from daskmix.mixture import Explain, Family, Learn, Mixture, Origin
+from daskmix.mixture import Mixture, estimate
+from daskmix.moments import Origin
 from daskmix.reduction import FAN_IN, Together, merge_tree
 from daskmix.sampling import FarSample, Sample, Summarise, UniformSample, uniform
+from daskmix.sharing import Explain, Learn
 from daskmix.structures import Diagonal, Full, Spherical, Tied
 
 KERNELS = [reference, compiled]
@@ -224,7 +227,7 @@ def test_the_halves_of_a_component_are_merged_again(structure):
     if structure.order is not Order.pooled:
         second = second[twice] * share[(slice(None),) + (None,) * (second.ndim - 1)]
     halves = replace(sums, mass=sums.mass[twice] * share, first=sums.first[twice] * share[:, None], second=second)
-    again = halves.estimate(whole.family, floor).merged(floor)
+    again = estimate(halves, whole.family, floor).merged(floor)
     np.testing.assert_allclose(again.weights, whole.weights, rtol=1e-12)
     np.testing.assert_allclose(again.means, whole.means, rtol=1e-10)
     np.testing.assert_allclose(again.covariance.values, whole.covariance.values, rtol=1e-9, atol=1e-12)

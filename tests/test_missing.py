@@ -20,8 +20,9 @@ from daskmix.centroids import Assign, Centroids, Separate
 from daskmix.errors import InputError
 from daskmix.estimators.mixture_start import MCLUST
 from daskmix.kernels import compiled, reference
-from daskmix.mixture import Explain, Learn, Origin, Sharing, _about
+from daskmix.moments import Origin, about
 from daskmix.sampling import FarSample, Summarise, UniformSample
+from daskmix.sharing import Explain, Learn, Sharing
 
 KERNELS = [reference, compiled]
 QUICK = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -123,7 +124,7 @@ def test_both_kernels_and_both_ways_agree(structure, weighted, sharing):
     w = np.random.default_rng(0).integers(0, 3, n).astype(float) if weighted else None
     block, mixture = testing.block_of(with_gaps(n, d), w), a_mixture(structure, 3, d)
     answers = [
-        _about(structure.order, Explain(mixture, a_frame(d), path, np.full(d, 0.1), sharing).map(block, ops), Origin())
+        about(structure.order, Explain(mixture, a_frame(d), path, np.full(d, 0.1), sharing).map(block, ops), Origin())
         for path in ("float64", "centred")
         for ops in KERNELS
     ]

@@ -14,8 +14,9 @@ from sklearn.exceptions import ConvergenceWarning
 from daskmix import GaussianMixture, errors, plan, select
 from daskmix.estimators.mixture_prior import EQUAL
 from daskmix.estimators.mixture_start import MCLUST
+from daskmix.family import Conjugate, Family
 from daskmix.kernels import Order
-from daskmix.mixture import Conjugate, Family, Mixture
+from daskmix.mixture import Mixture
 
 IRIS = load_iris()
 every_structure = pytest.mark.parametrize("name", MCLUST)

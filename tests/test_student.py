@@ -18,8 +18,8 @@ from daskmix import GaussianMixture, load
 from daskmix.errors import CollapsedComponentWarning, InputError
 from daskmix.estimators.gaussian_mixture import START_NU
 from daskmix.estimators.mixture_start import MCLUST
+from daskmix.family import LEAST_NU, MOST_NU, likeliest_nu
 from daskmix.kernels import compiled, reference
-from daskmix.mixture import LEAST_NU, MOST_NU, likeliest_nu
 
 IRIS = load_iris()
 QUICK = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))

@@ -16,11 +16,11 @@ from daskmix.block import Missing
 from daskmix.centroids import Assign, Centroids
 from daskmix.engines.local import Local
 from daskmix.kernels import Frame, compiled, reference
-from daskmix.mixture import Explain
 from daskmix.passes import passes
 from daskmix.reduction import Together
 from daskmix.rows import from_memory
 from daskmix.sampling import Summarise
+from daskmix.sharing import Explain
 from daskmix.structures import Diagonal, Full, Spherical, Tied
 
 D = 3

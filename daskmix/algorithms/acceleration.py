@@ -13,7 +13,8 @@ from daskmix.algorithms.em import EM, EMState
 from daskmix.algorithms.lloyd import Lloyd
 from daskmix.block import Array
 from daskmix.errors import CollapsedComponentError
-from daskmix.mixture import Mixture, Moments, corrected
+from daskmix.mixture import Mixture
+from daskmix.moments import Moments, corrected
 from daskmix.reduction import Reduction
 
 ALIKE = 1e-7  # of the largest: moves that differ by less from those before add only noise

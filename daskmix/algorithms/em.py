@@ -12,8 +12,10 @@ from daskmix.algorithms.base import Iteration, Outcome
 from daskmix.block import Array
 from daskmix.errors import CollapsedComponentError, CollapsedComponentWarning, collapsed_components
 from daskmix.kernels import Frame
-from daskmix.mixture import SOFT, Explain, Mixture, Moments, Sharing
+from daskmix.mixture import Mixture, estimate
+from daskmix.moments import Moments
 from daskmix.reduction import Reduction
+from daskmix.sharing import SOFT, Explain, Sharing
 
 LEAST_NOISE = 1e-9  # of a mean log-likelihood
 LEAST_MASS = 1e-10  # of a component, below which it has no rows
@@ -176,7 +178,7 @@ class EM(Iteration[EMState, Moments]):
         """
         if not (moments.own > LEAST_MASS * moments.mass.sum()).all():
             raise CollapsedComponentError(f"component {int(moments.own.argmin())} has lost all its rows")
-        return moments.estimate(like.family, self.floor, like.covariance)
+        return estimate(moments, like.family, self.floor, like.covariance)
 
 
 def _in_words(components: Array) -> str:

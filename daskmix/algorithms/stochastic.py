@@ -8,7 +8,8 @@ import numpy as np
 
 from daskmix.algorithms.base import Algorithm, Outcome, Reports
 from daskmix.algorithms.em import EM, EMState
-from daskmix.mixture import Mixture, Moments
+from daskmix.mixture import Mixture
+from daskmix.moments import Moments
 from daskmix.reduction import Reduction
 
 

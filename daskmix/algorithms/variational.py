@@ -10,8 +10,9 @@ from daskmix.algorithms.base import Algorithm, Outcome
 from daskmix.block import Array
 from daskmix.errors import CollapsedComponentError
 from daskmix.kernels import Frame
-from daskmix.mixture import Explain, Moments
+from daskmix.moments import Moments
 from daskmix.reduction import Reduction
+from daskmix.sharing import Explain
 from daskmix.variational import Posterior, Prior
 
 

@@ -20,7 +20,8 @@ from daskmix.estimators.mixture_start import ALIASES, MixtureStart, positive, sp
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
 from daskmix.kernels import Frame, Order
-from daskmix.mixture import Mixture, Origin
+from daskmix.mixture import Mixture
+from daskmix.moments import Origin
 from daskmix.sampling import Summary
 from daskmix.store import write_rows
 from daskmix.variational import Posterior, Prior

@@ -22,17 +22,28 @@ from daskmix.estimators.base import Source
 from daskmix.estimators.kmeans import KMeans
 from daskmix.estimators.mixture_after import AfterFit
 from daskmix.estimators.mixture_base import KINDS, framed
+from daskmix.estimators.mixture_checks import (
+    check_collapse,
+    check_given,
+    check_noise,
+    check_nu,
+    numbers,
+    temperatures,
+)
 from daskmix.estimators.mixture_held import check_fixed, held_of
-from daskmix.estimators.mixture_prior import check_prior, conjugate, given_prior
+from daskmix.estimators.mixture_prior import conjugate, given_prior
 from daskmix.estimators.mixture_start import STRUCTURES, MixtureStart
 from daskmix.estimators.others import of_same_rows
+from daskmix.family import Conjugate, Family, Freedom
 from daskmix.fitting import Fit
 from daskmix.given import Noise
 from daskmix.hooks import Run
 from daskmix.kernels import Frame
-from daskmix.mixture import Conjugate, Explain, Family, Freedom, Mixture, Moments, Sharing, blended
+from daskmix.mixture import Mixture, estimate
+from daskmix.moments import Moments, blended
 from daskmix.rows import with_known
 from daskmix.sampling import Summary
+from daskmix.sharing import Explain, Sharing
 from daskmix.sources.zarr import Stored
 from daskmix.store import write_rows
 from daskmix.structures import Fixed, Structure
@@ -383,7 +394,7 @@ class GaussianMixture(AfterFit):
         if mass > 0:
             share = (mass / (self._mass + mass)) ** FORGETTING
             moments = blended(share, model.moments(floor, found.origin), found)
-            stepped = moments.estimate(family, floor, model.covariance)
+            stepped = estimate(moments, family, floor, model.covariance)
             stepped = stepped.rescaled(1.0 / frame.scale, frame.leave(stepped.means))
             self._set_parameters(stepped.weights, stepped.means, stepped.covariance, stepped.nu)
             self.lower_bound_, self._certainty = found.score / mass, np.nan
@@ -408,68 +419,10 @@ class GaussianMixture(AfterFit):
         self._option("covariance_type", (*STRUCTURES, "fixed"))
         self._option("algorithm", ("em", "cem", "sem"))
         self._check_patience()
-        self._check_given()
-        self._check_collapse(k)
-        self._check_noise()
-        self._check_nu(k)
+        for check in (check_given, check_collapse, check_noise, check_nu):
+            check(self, k)
         check_fixed(self, self._structure(), k)
         return k
-
-    def _check_collapse(self, k: int) -> None:
-        policy, least = self._option("on_collapse", [policy.value for policy in OnCollapse]), self._real("min_weight")
-        if least * k >= 1 and least > 0:
-            raise InputError(f"min_weight={least:g} is more than {k} components can all have; pass less than {1 / k:g}")
-        if least > 0 and policy == "keep":
-            raise InputError('min_weight says when a component collapses; say what then, e.g. on_collapse="drop"')
-
-    def _check_noise(self) -> None:
-        if not self.noise:
-            return
-        if self.missing == "em":
-            raise InputError('noise has no density for a part of a row; pass missing="drop" with noise=True')
-        if self.covariance_type == "fixed":
-            raise InputError(
-                "beside fixed covariances noise would take every row that they are too small for; pass another "
-                "covariance_type with noise=True"
-            )
-
-    def _check_given(self) -> None:
-        """Whether what is given, and not estimated, goes together."""
-        fixed, temperatures = self.covariance_type == "fixed", self._temperatures()
-        if fixed != (self.covariance_init is not None):
-            raise InputError('covariance_type="fixed" and covariance_init go together; pass both or neither')
-        if fixed and not _is_covariance(self.covariance_init):
-            raise InputError("covariance_init must be positive: a number, variances (d,), or a definite matrix (d, d)")
-        if fixed and (self.precisions_init is not None or self.reg_covar not in ("auto", 0)):
-            raise InputError("fixed covariances are what covariance_init says; leave precisions_init and reg_covar out")
-        if self.equal_weights and self.weights_init is not None:
-            raise InputError("equal_weights=True leaves nothing to weights_init; pass one of them")
-        if not (len(temperatures) and all(0 < t < np.inf for t in temperatures)):
-            raise InputError(f"temperature={self.temperature!r} must be positive: a number, or one for each iteration")
-        if self.algorithm != "em" and temperatures != (1.0,):
-            raise InputError(f'algorithm={self.algorithm!r} has no temperature; pass algorithm="em", or leave it at 1')
-
-        if fixed and self.prior is not None:
-            raise InputError("a prior of covariances has nothing to do where they are fixed; pass one of the two")
-        check_prior(self.prior)
-
-    def _check_nu(self, k: int) -> None:
-        """Whether components can be Student's t, where they are to be."""
-        if self.nu is None:
-            return
-        estimated = isinstance(self.nu, str) and self.nu == "estimate"
-        if not estimated and (isinstance(self.nu, bool) or not _are_positive(self.nu, k)):
-            raise InputError(f'nu={self.nu!r} must be positive: a number, or one for each component, or "estimate"')
-        if self._temperatures() != (1.0,):
-            raise InputError("Student's t has no temperature; leave temperature at 1, or nu out")
-        if self.prior is not None:
-            raise InputError("a prior is one of Gaussian components; pass prior or nu")
-        if self.missing == "em":
-            raise InputError('missing="em" is for Gaussian components; pass missing="drop", or leave nu out')
-        if self.noise:
-            raise InputError("noise and the tails of Student's t are there for the same rows; pass noise or nu")
-        if estimated and self.fixed is not None:
-            raise InputError('fixed holds no degrees of freedom; pass them as numbers, not nu="estimate"')
 
     def _freedom(self) -> Freedom | None:
         if self.nu is None:
@@ -487,7 +440,7 @@ class GaussianMixture(AfterFit):
         return conjugate(self.prior, self._structure(), self.n_components, fit, summary, frame)
 
     def _temperatures(self) -> tuple[float, ...]:
-        return tuple(np.atleast_1d(_numbers(self.temperature)).ravel().tolist())
+        return temperatures(self.temperature)
 
     def _sharings(self) -> tuple[Sharing, ...]:
         if self.algorithm == "em":
@@ -509,7 +462,7 @@ class GaussianMixture(AfterFit):
         if self._warm() or not isinstance(self.init_params, str):
             return True
         if self.fixed is not None:  # parts may be given, and the rest drawn
-            return self.means_init is not None and not np.isnan(_numbers(self.means_init)).any()
+            return self.means_init is not None and not np.isnan(numbers(self.means_init)).any()
         return any(value is not None for value in (self.weights_init, self.means_init, self.precisions_init))
 
     def _keep(self, best: EMState, start: MixtureStart, mass: float) -> None:
@@ -649,29 +602,6 @@ class GaussianMixture(AfterFit):
     def _n_parameters(self) -> int:
         model = self._model()
         return replace(model.family, held=held_of(model, self.fixed)).n_parameters(*model.shape)
-
-
-def _numbers(given: Any) -> Array:
-    """As an array; NaN, which is refused with what is not positive, where it holds something else."""
-    try:
-        return np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        return np.array(np.nan)
-
-
-def _are_positive(given: Any, k: int) -> bool:
-    """Whether it is a positive number, or k of them."""
-    values = _numbers(given)
-    return values.shape in ((), (k,)) and bool((np.isfinite(values) & (values > 0)).all())
-
-
-def _is_covariance(given: Any) -> bool:
-    values = _numbers(given)
-    if values.ndim > 2 or not np.isfinite(values).all():
-        return False
-    if values.ndim == 2:
-        return values.shape[0] == values.shape[1] and bool(np.linalg.eigvalsh(values).min() > 0)
-    return bool((values > 0).all())
 
 
 def _best(ended: Any, of_labels: bool) -> EMState:

@@ -25,10 +25,10 @@ from daskmix.estimators.cluster_base import ClusterEstimator, cluster_frame
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
 from daskmix.kernels import Frame, Order
-from daskmix.mixture import Learn
 from daskmix.race import Raced, Rung, ladder, race
 from daskmix.rows import beside
 from daskmix.sampling import Sample, completed
+from daskmix.sharing import Learn
 from daskmix.store import write_rows
 
 if TYPE_CHECKING:

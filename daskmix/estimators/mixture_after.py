@@ -25,7 +25,8 @@ from daskmix.estimators.base import Source
 from daskmix.estimators.mixture_base import KINDS, MixtureEstimator, framed
 from daskmix.estimators.mixture_held import held_of, shaped
 from daskmix.fitting import Fit
-from daskmix.mixture import SOFT, Mixture
+from daskmix.mixture import Mixture
+from daskmix.sharing import SOFT
 
 if TYPE_CHECKING:
     from daskmix.estimators.gaussian_mixture import GaussianMixture

@@ -25,11 +25,14 @@ from daskmix.device import suited
 from daskmix.errors import InputError
 from daskmix.estimators.base import Estimator, Source
 from daskmix.estimators.mixture_start import STRUCTURES
+from daskmix.family import Conjugate, Family
 from daskmix.fitting import Fit
 from daskmix.kernels import Frame, Order, compiled
 from daskmix.kernels.reference import mahalanobis, normalise
-from daskmix.mixture import SOFT, Conjugate, Explain, Family, Mixture, Moments, Sharing
+from daskmix.mixture import Mixture
+from daskmix.moments import Moments
 from daskmix.sampling import Summary
+from daskmix.sharing import SOFT, Explain, Sharing
 from daskmix.sources.dask import is_dask_frame
 from daskmix.store import LEFT_OUT, NOISE
 from daskmix.structures import Structure

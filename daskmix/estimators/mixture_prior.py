@@ -10,9 +10,9 @@ from daskmix.block import Array
 from daskmix.errors import InputError
 from daskmix.estimators.mixture_held import shaped
 from daskmix.estimators.mixture_start import MCLUST, positive, spread
+from daskmix.family import Conjugate
 from daskmix.fitting import Fit
 from daskmix.kernels import Frame, Order
-from daskmix.mixture import Conjugate
 from daskmix.sampling import Summary
 from daskmix.structures import Structure
 

@@ -21,14 +21,17 @@ from daskmix.centroids import Centroids
 from daskmix.covariance import Covariance, FullCovariance
 from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.estimators.mixture_held import Given, explicit, held_components, shaped
+from daskmix.family import Family
 from daskmix.fitting import Fit, sampled
 from daskmix.given import Noise
 from daskmix.kernels import Frame, Order
 from daskmix.kernels.reference import moments, nearest, nearest_observed
-from daskmix.mixture import Explain, Family, Learn, Mixture, Moments, Origin, on_diagonal
+from daskmix.mixture import Mixture, estimate
+from daskmix.moments import Moments, Origin, on_diagonal
 from daskmix.race import Raced, Rung, ladder, local_steps, race
 from daskmix.rows import beside
 from daskmix.sampling import Sample, Summary, completed
+from daskmix.sharing import Explain, Learn
 from daskmix.structures import Fixed, Structure
 
 if TYPE_CHECKING:
@@ -371,7 +374,7 @@ class MixtureStart:
         if self.family.noise is not None:
             sums = replace(sums, mass=np.append(sums.mass, noise / (1.0 - noise) * total))
         try:
-            return sums.estimate(self.family, floor, self.given)
+            return estimate(sums, self.family, floor, self.given)
         except CollapsedComponentError:
             # A start may be widened: it is only a start.
-            return sums.estimate(self.family, np.maximum(floor, 1e-3 * self.variance), self.given)
+            return estimate(sums, self.family, np.maximum(floor, 1e-3 * self.variance), self.given)
