@@ -112,7 +112,7 @@ class GaussianMixture(AfterFit):
         The fit is the textbook's iteration. Where outliers dominate the variance of a feature, pass a number as
         `reg_covar`.
     min_weight : float
-        The least share of the rows that a component may have, below 1 / n_components.
+        The least share of the rows that a component may have: below 1 / n_components, unless others are dropped.
     on_collapse : {"keep", "restart", "drop", "raise"}
         What becomes of a component that has fewer rows than that, or whose covariance is singular. With "restart" it
         gets half of the component that has most, three times at most, with "drop" the mixture goes on without it, both

@@ -35,8 +35,9 @@ def check_given(face: Any, k: int) -> None:
 def check_collapse(face: Any, k: int) -> None:
     """Whether what becomes of components that collapse can be done."""
     policy, least = face._option("on_collapse", [policy.value for policy in OnCollapse]), face._real("min_weight")
-    if least * k >= 1 and least > 0:
-        raise InputError(f"min_weight={least:g} is more than {k} components can all have; pass less than {1 / k:g}")
+    most = 1.0 if policy == "drop" else 1.0 / k
+    if least >= most:
+        raise InputError(f"min_weight={least:g} is more than components can have; pass less than {most:g}")
     if least > 0 and policy == "keep":
         raise InputError('min_weight says when a component collapses; say what then, e.g. on_collapse="drop"')
 
