@@ -45,7 +45,7 @@ def test_a_block_of_the_readme_runs(folder, number):
 
 def test_the_commands_run_one_after_the_other(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
     with LocalCluster(1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
         for command in COMMANDS:
             there = command.replace("tcp://127.0.0.1:8786", cluster.scheduler_address)
