@@ -120,7 +120,7 @@ class Family:
 
     def weights(self, mass: Array) -> Array:
         """The best for this mass of the components, and of the noise: (k,) or (k + 1,)."""
-        if self.held is not None:
+        if self.held is not None and self.held.holds_weights():
             return self.held.weights_of(mass)
         if not self.equal_weights:
             return mass / mass.sum()

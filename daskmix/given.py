@@ -30,11 +30,12 @@ class Held:
         """Of which components mean and covariance are held: (k,)."""
         return self.own & ~np.isnan(self.means).any(axis=1)
 
+    def holds_weights(self) -> bool:
+        return not np.isnan(self.weights).all()
+
     def weights_of(self, mass: Array) -> Array:
         """What is left goes to the others by their mass: (k,)."""
         free = np.isnan(self.weights)
-        if free.all():
-            return mass / mass.sum()
         left = 1.0 - self.weights[~free].sum()
         own = np.where(free, mass, 0.0)
         return np.where(free, left * (own / max(own.sum(), TINY)), self.weights)

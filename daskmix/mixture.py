@@ -58,6 +58,15 @@ class Mixture:
         order = self.structure.order
         return Order.full if order is Order.pooled and self.family.noise is not None else order
 
+    @cached_property
+    def _evaluated(self) -> Covariance:
+        """The covariances in that order."""
+        shared = self.covariance
+        if self.order is shared.order:
+            return shared
+        each = (len(self.means), 1, 1)
+        return FullCovariance(np.tile(shared.values, each), np.tile(shared.factors, each))
+
     @property
     def own_weights(self) -> Array:
         """Of the components alone: (k,)."""
@@ -68,13 +77,10 @@ class Mixture:
 
     def densities(self, path: str, floor: Array, log_scale: float) -> Densities:
         """What the kernels need for log p(x, k), on data smoothed by `floor` and measured in units of the frame."""
-        tails, covariance = self._tails(log_scale), self.covariance
+        tails, covariance = self._tails(log_scale), self._evaluated
         # Tails have constants of their own, that come after them.
         smoothing = covariance.smoothed(floor, *self.shape)
         constants = self._constants(floor, log_scale) if tails is None else -smoothing
-        if self.order is not covariance.order:
-            each = (len(self.means), 1, 1)
-            covariance = FullCovariance(np.tile(covariance.values, each), np.tile(covariance.factors, each))
         made: Product | Centred
         if path == "centred":
             made = covariance.centred(self.means, constants)
@@ -160,7 +166,7 @@ class Mixture:
     def product_error(self) -> float:
         """Of a log density by the product of features, at most, in roundings."""
         steepest = 1.0 if self.nu is None else 1.0 + self.shape[1] / float(self.nu.min())
-        return steepest * self.covariance.product_error(self.means)
+        return steepest * self._evaluated.product_error(self.means)
 
     def path(self, dtype: np.dtype, before: str = "") -> str:
         """The cheapest way to evaluate this mixture that is accurate enough for rows of this type.
@@ -218,7 +224,7 @@ class Mixture:
     def without(self, which: Array) -> Mixture:
         """The mixture of all other components."""
         left = np.delete(np.arange(self.shape[0]), which)
-        weights = self.family.weights(np.maximum(self.weights[left], TINY))
+        weights = self.family.weights(np.maximum(np.delete(self.weights, which), TINY))
         covariance, family, freedom = self.covariance.of_components(left), self.family, self.family.freedom
         if freedom is not None:
             family = replace(family, freedom=freedom.of_components(left))

@@ -76,7 +76,7 @@ class Part:
         began = time.perf_counter()
         try:
             arrays, w = self.load(*values)
-            arrays = list(arrays)
+            known, *arrays = arrays if self.labels else (None, *arrays)
         except (DaskmixError, MemoryError):
             raise
         except Exception as error:
@@ -84,8 +84,7 @@ class Part:
             raise bad_chunk(self.number, self.source, place, error) from error
         seconds = time.perf_counter() - began
         place = self.place if self.nbytes is not None else _placed(self.number, arrays)
-        nbytes = sum(a.nbytes for a in arrays)
-        known = arrays.pop(0).reshape(-1) if self.labels else None
+        nbytes = sum(a.nbytes for a in arrays) + (0 if known is None else known.nbytes)
         # Compiled code relies on these shapes.
         x = as_rows(arrays, len(place.shape))
         if x.shape != (place.rows, self.d):
@@ -104,6 +103,7 @@ class Part:
             x = x[:, list(self.columns)]
         if self.prepare is not None:
             x = self.prepare(x)
+        known = None if known is None else unmasked(known).reshape(-1)
         if known is not None and len(known) != len(x):
             raise InputError(f"chunk {self.number} of y has {len(known)} rows, of X {len(x)}; chunk one like the other")
         return Raw(x, w, place, nbytes, seconds, known)
@@ -181,6 +181,15 @@ class Rows:
                 "X.compute_chunk_sizes(), or to_dask_array(lengths=True) of a DataFrame"
             )
         return self.total
+
+    @property
+    def chunks(self) -> tuple[tuple[int, ...], ...] | None:
+        """Sizes of the parts along each axis of their grid; None where lengths are not known."""
+        places = [part.place for part in self.parts]
+        if not places or self.total is None:
+            return None
+        spans = [{(p.origin[axis], p.shape[axis]) for p in places} for axis in range(len(places[0].grid))]
+        return tuple(tuple(size for _, size in sorted(own)) for own in spans)
 
     @property
     def nbytes(self) -> int | None:
@@ -304,7 +313,7 @@ def with_known(rows: Rows, labels: Rows | Array, k: int) -> Rows:
     if d != 1:
         raise InputError(f"y has {d} values for each row; pass one, the component that it is known to be of, or -1")
     if not isinstance(labels, Rows):
-        parts = tuple(replace(p, load=_Both(_Column(labels, p.place), p.load, 0), labels=k) for p in rows.parts)
+        parts = tuple(replace(p, load=_Both(_Column.at(p.place, labels), p.load, 0), labels=k) for p in rows.parts)
         return replace(rows, parts=parts)
     if [p.place for p in rows.parts] != [p.place for p in labels.parts]:
         raise InputError("y must have the rows of X in the same chunks; rechunk one like the other")
@@ -356,17 +365,22 @@ def beside(rows: Rows, other: Array) -> Rows:
     """The same rows with more columns, which are in memory: (n,) or (n, m)."""
     columns = other[:, None] if other.ndim == 1 else other
     d = rows.d + columns.shape[1]
-    parts = tuple(_wider(p, rows.d, d, load=_Both(p.load, _Column(columns, p.place), len(p.needs))) for p in rows.parts)
+    parts = tuple(
+        _wider(p, rows.d, d, load=_Both(p.load, _Column.at(p.place, columns), len(p.needs))) for p in rows.parts
+    )
     return replace(rows, parts=parts, d=d, keep=False)  # it is asked once
 
 
 @dataclass(frozen=True)
 class _Column:
-    """Columns in memory (n, m), as a source of the rows at a place."""
+    """Values in memory, as a source."""
 
-    columns: Array
-    place: Place
+    values: Array
+
+    @staticmethod
+    def at(place: Place, columns: Array) -> _Column:
+        """Those of the rows at a place, out of all (n, m): a task should not travel with the others."""
+        return _Column(columns[place.index(np.arange(place.rows))].reshape(*place.shape, -1))
 
     def __call__(self) -> tuple[list[Array], Array | None]:
-        own = self.columns[self.place.index(np.arange(self.place.rows))]
-        return [own.reshape(*self.place.shape, -1)], None
+        return [self.values], None

@@ -253,6 +253,8 @@ def _mixtures(
 ) -> Selection:
     if criterion not in MIXTURES:
         raise not_one_of("criterion", criterion, tuple(MIXTURES))
+    if options.get("semi_supervised"):
+        raise InputError("select knows of no y; fit each number of components with semi_supervised=True instead")
     if options.get("fixed") is not None or options.get("on_collapse") == "drop":
         raise InputError('fixed and on_collapse="drop" are of one number of components; pass them to GaussianMixture')
     faces = [GaussianMixture(k, covariance_type=name, n_init=n_init, **options) for k in ks for name in names]

@@ -142,7 +142,7 @@ def _as_json(name: str, value: Any) -> Any:
 def _number(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    return str(value)
+    return list(value) if isinstance(value, set | frozenset | range) else str(value)
 
 
 def load(path: Any) -> Any:

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from daskmix import GaussianMixture
+from daskmix.algorithms.acceleration import Accelerated
+from daskmix.algorithms.base import Outcome
+from daskmix.algorithms.em import EM, OnCollapse
+from daskmix.block import Block, table
+from daskmix.covariance import FullCovariance
 from daskmix.errors import CollapsedComponentError, CollapsedComponentWarning, InputError
+from daskmix.estimators.mixture_start import MCLUST
+from daskmix.family import Family
+from daskmix.given import Noise
+from daskmix.kernels import Frame, compiled
+from daskmix.mixture import Mixture
 
 RNG = np.random.default_rng(1)
 X = np.concatenate([RNG.normal(0, 1, (400, 2)), RNG.normal(9, 1, (300, 2)), RNG.normal([9, -9], 1, (30, 2))])
@@ -73,22 +83,59 @@ def test_a_singular_component_is_dropped_or_restarted(covariance_type):
 def test_what_collapses_again_and_again_is_an_error():
     twice = np.repeat([[0.0, 0.0], [1.0, 3.0]], 50, axis=0)
     options = dict(means_init=[[0.0, 0.1], [1.0, 2.9]], reg_covar=0, on_collapse="restart", **PLAIN)
-    with pytest.warns(CollapsedComponentWarning), pytest.raises(CollapsedComponentError, match="collapsed"):
+    with pytest.raises(CollapsedComponentError, match="collapsed"):
         GaussianMixture(2, **options).fit(twice)
     with pytest.raises(CollapsedComponentError):  # one component cannot be dropped
         GaussianMixture(1, reg_covar=0, on_collapse="drop").fit(np.ones((20, 2)))
 
 
-@pytest.mark.parametrize(("policy", "k", "least"), [("drop", 6, 0.2), ("restart", 4, 0.05)])
-def test_an_accelerated_fit_goes_on_after_a_collapse(policy, k, least):
-    big = np.concatenate([X] * 100)
-    options = {"sample_size": 2000, "max_iter": 60, "random_state": 3}
-    model = GaussianMixture(k, on_collapse=policy, min_weight=least, **options)
+def accelerated(policy, least, weights, noise=None):
+    """The end of an accelerated fit from the far start."""
+    family = Family(MCLUST["VVV"], noise=noise)
+    model = Mixture(np.array(weights), FAR, FullCovariance.of(TIGHT), family)
+    frame = Frame(np.zeros(2), np.ones(2))
+    em = EM(frame, X.dtype, np.full(2, 1e-6), 0.0, 60, on_collapse=policy, min_weight=least)
+    algorithm = Accelerated(em, 1e-7)
+    state = algorithm.start(model)
+    while state.outcome is Outcome.running:
+        state = algorithm.tell(state, algorithm.ask(state).map(Block(X, None, table(0, len(X), len(X))), compiled))
+    return state
+
+
+@pytest.mark.parametrize("policy", [OnCollapse.drop, OnCollapse.restart])
+def test_an_accelerated_fit_goes_on_after_a_collapse(policy):
+    state = accelerated(policy, 0.01, [0.25] * 4)
+    assert state.outcome is not Outcome.failed
+    assert state.notes[0].startswith("component 3 collapsed")
+    assert state.model.shape[0] == (3 if policy is OnCollapse.drop else 4)
+    plain = GaussianMixture(3, means_init=FAR[:3], precisions_init=TIGHT[:3], **PLAIN).fit(X)
+    assert state.score / len(X) >= plain.lower_bound_ - 1e-3
+
+
+@pytest.mark.parametrize("policy", [OnCollapse.drop, OnCollapse.restart])
+def test_noise_keeps_its_weight_when_a_component_collapses(policy):
+    state = accelerated(policy, 0.01, [0.24] * 4 + [0.04], Noise(X.min(axis=0), X.max(axis=0)))
+    assert state.notes
+    assert state.model.weights.sum() == pytest.approx(1)
+    assert state.model.weights[-1] < 0.1
+    model = GaussianMixture(
+        4, noise=True, on_collapse=policy.value, means_init=FAR, precisions_init=TIGHT, max_iter=1, **PLAIN
+    )
     with pytest.warns(CollapsedComponentWarning):
-        model.fit(big)
-    assert model.weights_.min() >= least
-    assert len(model.weights_) == k if policy == "restart" else len(model.weights_) < k
-    assert model.score(big) == pytest.approx(model.lower_bound_, abs=1e-9)
+        model.fit(X)
+    assert model.weights_.sum() + model.noise_weight_ == pytest.approx(1)
+    assert model.noise_weight_ < 0.1
+
+
+def test_the_lightest_is_dropped_first_for_what_it_leaves_may_be_enough():
+    three = np.concatenate([RNG.normal(8 * j, 1, (1000, 2)) for j in range(3)])
+    for seed in range(3):
+        with pytest.warns(CollapsedComponentWarning):
+            model = GaussianMixture(5, on_collapse="drop", min_weight=0.19, random_state=seed).fit(three)
+        assert len(model.weights_) == 3
+    with pytest.raises(InputError, match="pass n_components=3"):
+        model.set_params(warm_start=True).fit(three)
+    assert len(model.set_params(n_components=3).fit(three).weights_) == 3
 
 
 @pytest.mark.parametrize("algorithm", ["cem", "sem"])
@@ -96,6 +143,14 @@ def test_other_ways_to_share_rows_out_drop_components_too(algorithm):
     with pytest.warns(CollapsedComponentWarning, match="dropped"):
         model = start(on_collapse="drop", algorithm=algorithm, max_iter=20).fit(X)
     assert len(model.weights_) == 3
+
+
+def test_a_stochastic_fit_that_must_not_collapse_fails_and_one_that_drops_forgets_what_it_met_before():
+    with pytest.raises(CollapsedComponentError, match="component 3 collapsed"):
+        start(on_collapse="raise", algorithm="sem", max_iter=20).fit(X)
+    options = {"on_collapse": "drop", "min_weight": 0.1, "algorithm": "sem", "max_iter": 20, "random_state": 0}
+    with pytest.warns(CollapsedComponentWarning):
+        assert GaussianMixture(4, **options).fit(X).weights_.min() > 0.08
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.mixture import GaussianMixture as Peer
 
+import daskmix
 from daskmix import GaussianMixture
 from daskmix.errors import InputError
 from daskmix.estimators.mixture_start import MCLUST
@@ -125,6 +126,27 @@ def test_a_later_batch_moves_only_what_is_free():
     np.testing.assert_allclose(model.means_, TRUTH, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["tied", "EVE"])
+@pytest.mark.parametrize("fixed", ["means", "weights"])
+def test_what_is_shared_may_be_free_beside_what_is_held(name, fixed):
+    first = GaussianMixture(3, covariance_type=name, random_state=0).fit(X)
+    held = GaussianMixture(3, covariance_type=name, init_params=first, fixed=fixed, **PLAIN).fit(X + 0.3)
+    np.testing.assert_allclose(getattr(held, fixed + "_"), getattr(first, fixed + "_"), rtol=1e-12)
+    assert held.standard_errors(X + 0.3, n_replicates=3)[fixed].max() < 1e-12
+
+
+def test_equal_weights_stay_equal_where_means_are_held():
+    model = GaussianMixture(3, means_init=TRUTH, fixed="means", equal_weights=True, **PLAIN).fit(X)
+    np.testing.assert_allclose(model.weights_, 1 / 3)
+
+
+def test_what_is_held_comes_back_from_a_store(tmp_path):
+    first = GaussianMixture(3, random_state=0).fit(X)
+    model = GaussianMixture(3, init_params=first, fixed=range(2)).fit(X)
+    model.save(tmp_path / "model.zarr")
+    assert daskmix.load(tmp_path / "model.zarr").bic() == pytest.approx(model.bic())
+
+
 def test_a_held_component_survives_without_rows():
     means = np.array([*TRUTH[:2], [1e3, 1e3]])
     model = GaussianMixture(
@@ -147,6 +169,12 @@ def test_held_is_a_value_that_says_how_much_is_free():
     [
         ({"fixed": ["mean"]}, "'mean'"),
         ({"fixed": [3]}, "numbered from 0 to 1"),
+        ({"fixed": 1.5}, "numbers of components"),
+        ({"fixed": {"means": None}}, "numbers of components"),
+        (
+            {"fixed": ["covariances"], "covariance_type": "EVV", "precisions_init": [np.eye(2), 4 * np.eye(2)]},
+            "not of this covariance_type",
+        ),
         ({"fixed": ["means"]}, "means_init"),
         ({"fixed": {"means": [0]}, "means_init": [[np.nan, 0], [0, 0]]}, "means of component 0"),
         ({"fixed": [0], "covariance_type": "tied", "means_init": np.zeros((2, 2))}, "full"),

@@ -18,7 +18,9 @@ import daskmix
 from daskmix.engines.local import Local
 from daskmix.errors import InputError, InputTypeError
 from daskmix.estimators.mixture_start import MCLUST
-from daskmix.kernels import Centred, Frame, Order, compiled, reference
+from daskmix.family import Family
+from daskmix.kernels import Frame, Order, compiled, reference
+from daskmix.mixture import Mixture
 
 GaussianMixture = partial(daskmix.GaussianMixture, semi_supervised=True)
 RNG = np.random.default_rng(0)
@@ -155,18 +157,61 @@ def test_labels_come_in_whatever_rows_come_in(kind):
     assert model.lower_bound_ == pytest.approx(plain.lower_bound_, rel=1e-12)
 
 
-def test_labels_are_kept_with_chunks_that_are_decoded_once(tmp_path):
-    import zarr
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store with labels beside the features, in chunks so small that some are read together."""
+    place = str(tmp_path_factory.mktemp("known") / "rows.zarr")
+    arrays = {"a": X[:, 0], "b": X[:, 1], "label": Y}
+    data = xr.Dataset({name: ("row", values) for name, values in arrays.items()}).chunk(row=100)
+    data.to_zarr(place, consolidated=False)
+    return place
 
-    for name, values in {"a": X[:, 0], "b": X[:, 1], "label": Y}.items():
-        zarr.create_array(
-            f"{tmp_path}/rows.zarr/{name}", data=values, chunks=(300,), dimension_names=("row",), overwrite=True
-        )
-    zarr.open_group(f"{tmp_path}/rows.zarr", mode="a")
-    stored = xr.open_zarr(f"{tmp_path}/rows.zarr", consolidated=False)
+
+@pytest.mark.parametrize("cache", ["memory", "disk", "off"])
+def test_labels_are_kept_with_chunks_that_are_decoded_once(store, cache, tmp_path):
+    stored = xr.open_zarr(store, consolidated=False)
+    run = daskmix.Run(cache=cache, scratch=str(tmp_path))
     options = {"means_init": MEANS, "accelerate": "none", "tol": 1e-8, "max_iter": 500}
-    model = GaussianMixture(3, **options).fit(stored[["a", "b"]], stored["label"])
+    model = GaussianMixture(3, run=run, **options).fit(stored[["a", "b"]], stored["label"])
     assert model.lower_bound_ == pytest.approx(GaussianMixture(3, **options).fit(X, Y).lower_bound_, rel=1e-12)
+    decoded = [record["decoded"] for record in model.history_]
+    assert all(decoded) if cache == "off" else not any(decoded[1:])
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_labels_go_with_chunks_that_are_read_together(store, lazy):
+    label = xr.open_zarr(store, consolidated=False)["label"]
+    options = {"means_init": MEANS, "accelerate": "none"}
+    model = GaussianMixture(3, **options).fit(store, label if lazy else label.compute(), variables=["a", "b"])
+    assert model.lower_bound_ == pytest.approx(GaussianMixture(3, **options).fit(X, Y).lower_bound_, rel=1e-12)
+
+
+def test_masked_labels_are_unknown():
+    masked = np.ma.masked_array(np.abs(Y), Y < 0)
+    plain = GaussianMixture(3, random_state=0).fit(X, Y)
+    for y in (masked, da.from_array(masked, chunks=500)):
+        assert GaussianMixture(3, random_state=0).fit(X, y).lower_bound_ == plain.lower_bound_
+
+
+def test_standard_errors_know_what_is_known():
+    near = np.concatenate([RNG.normal(0, 1, (1000, 1)), RNG.normal(0.5, 1, (1000, 1))])
+    y = np.repeat([0, 1], 1000)
+    model = GaussianMixture(2, random_state=0).fit(near, y)
+    errors = model.standard_errors(near, y=y, n_replicates=20)
+    np.testing.assert_allclose(errors["means"], 1000**-0.5, rtol=0.5)
+    with pytest.raises(InputError, match="semi_supervised=False"):
+        model.likelihood_ratio(near)
+    with pytest.raises(InputError, match="no y"):
+        daskmix.select(near, [1, 2], semi_supervised=True)
+
+
+def test_tasks_travel_with_their_own_labels_alone():
+    from daskmix.block import Missing
+    from daskmix.rows import from_memory, with_known
+
+    rows = with_known(from_memory([X], 1, None, Missing.refuse, 1000), Y[:, None].astype(float), 3)
+    assert len(rows.parts) > 5
+    assert max(part.load.first.values.nbytes for part in rows.parts) < len(Y) * 8 / 4
 
 
 def test_labels_are_ignored_unless_asked_for_as_scikit_learn_wants_it():
@@ -210,13 +255,22 @@ def test_a_later_batch_may_have_known_rows():
 
 @pytest.mark.parametrize("order", list(Order))
 @pytest.mark.parametrize("mode", ["soft", "hard", "drawn"])
-def test_compiled_kernels_share_known_rows_out_as_the_reference_does(order, mode):
+@pytest.mark.parametrize("path", ["centred", "product", "observed"])
+def test_compiled_kernels_share_known_rows_out_as_the_reference_does(order, mode, path):
     pick = {"soft": np.full(300, np.nan), "hard": np.zeros(300), "drawn": RNG.random(300)}[mode]
     pick = np.where(Y[:300] >= 0, -1.0 - Y[:300], pick)
-    factors = {Order.trace: np.ones(3), Order.diagonal: np.ones((3, 2)), Order.pooled: np.eye(2)}
-    densities = Centred(order, MEANS, factors.get(order, np.stack([np.eye(2)] * 3)), np.log([0.5, 0.3, 0.2]))
+    structure = {Order.trace: "VII", Order.diagonal: "VVI", Order.full: "VVV", Order.pooled: "EEE"}[order]
+    family = Family(MCLUST[structure])
+    values = {Order.trace: np.ones(3), Order.diagonal: np.ones((3, 2)), Order.pooled: np.eye(2)}
+    covariance = family.structure.covariance.of(values.get(order, np.stack([np.eye(2)] * 3)))
+    model, x = Mixture(np.array([0.5, 0.3, 0.2]), MEANS, covariance, family), X[:300].copy()
+    if path == "observed":
+        x[::3, 0] = np.nan
+        densities = model.observed(np.zeros(2), np.zeros(2))
+    else:
+        densities = model.densities("centred" if path == "centred" else "float64", np.zeros(2), 0.0)
     frame, w = Frame(np.zeros(2), np.ones(2)), RNG.random(300)
-    ours, theirs = (ops.explain(X[:300], w, frame, densities, pick)[0] for ops in (compiled, reference))
+    ours, theirs = (ops.explain(x, w, frame, densities, pick)[0] for ops in (compiled, reference))
     for a, b in zip(ours[:5], theirs[:5], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10)
 

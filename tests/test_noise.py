@@ -234,9 +234,34 @@ def test_statistics_of_clusters_leave_noise_out_and_errors_are_told_of_its_weigh
     assert 0.003 < float(errors["noise_weight"]) < 0.03
 
 
+def test_rows_that_are_ill_conditioned_are_not_multiplied_in_float32():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4000, 4))
+    x[:, 1] = x[:, 0] + 1e-3 * rng.normal(size=4000)
+    options = {"covariance_type": "tied", "noise": True, "random_state": 0}
+    single = GaussianMixture(2, **options).fit(x.astype(np.float32))
+    assert {record["path"] for record in single.history_} <= {"", "float64", "centred"}
+    double = GaussianMixture(2, init_params=single, **options).fit(x.astype(np.float32).astype(float))
+    assert single.lower_bound_ == pytest.approx(double.lower_bound_, abs=1e-3)
+
+
+def test_options_that_change_after_a_fit_do_not_change_what_was_fitted():
+    model = GaussianMixture(3, noise=True, random_state=0).fit(X)
+    labels = model.predict(X)
+    assert (model.set_params(noise=False).predict(X) == labels).all()
+    assert not hasattr(model.fit(X), "noise_box_")
+    assert (model.set_params(noise=True).predict(X) >= 0).all()
+
+
+def test_few_rows_leave_a_start():
+    model = GaussianMixture(20, noise=True, init_params="random_from_data", random_state=0).fit(X[:20])
+    assert len(model.weights_) == 20
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"noise": 0.3}, "True or False"),
         ({"missing": "em"}, "drop"),
         ({"covariance_type": "fixed", "covariance_init": 1.0}, "fixed covariances"),
         ({"fixed": ["weights"], "weights_init": [0.5, 0.5]}, "beside noise"),
@@ -244,7 +269,7 @@ def test_statistics_of_clusters_leave_noise_out_and_errors_are_told_of_its_weigh
 )
 def test_what_does_not_go_with_noise_is_refused(options, words):
     with pytest.raises(InputError, match=words):
-        GaussianMixture(2, noise=True, **options).fit(X)
+        GaussianMixture(2, **{"noise": True, **options}).fit(X)
 
 
 def test_what_noise_has_no_answer_to_is_refused():

@@ -228,7 +228,7 @@ class LocalSteps(Iteration[LocalState, Moments]):
     def tell(self, state: LocalState, answer: Moments) -> LocalState:
         before = self._asking(state)
         told = self.algorithm.tell(before, answer)
-        if self.algorithm.lost(told) or told.outcome is not Outcome.running or told.settled or state.steps <= 1:
+        if told.jumped or told.outcome is not Outcome.running or told.settled or state.steps <= 1:
             return LocalState(told, told.model, state.steps)
         model, taken = self._further(before, told, answer, state.steps)
         return LocalState(told, model, state.steps if taken == state.steps else max(1, taken // 2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from daskmix.algorithms.base import Iteration, Outcome
 from daskmix.block import Array
-from daskmix.errors import CollapsedComponentError, CollapsedComponentWarning, collapsed_components
+from daskmix.errors import CollapsedComponentError
 from daskmix.kernels import Frame
 from daskmix.mixture import Mixture, estimate
 from daskmix.moments import Moments
@@ -45,7 +44,9 @@ class EMState:
     certainty: float = np.nan  # sum of w * log of the largest responsibility, of the last model that was kept
     why: str = ""  # what failed, where the outcome is `failed`
     jumped: bool = False  # whether the model is no image of the one before, of which components collapsed
+    singular: bool = False  # whether that was for want of a covariance, which guesses may bring about
     restarts: int = 0  # of components
+    notes: tuple[str, ...] = ()  # what became of components
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,14 @@ class EM(Iteration[EMState, Moments]):
         if state.settled:
             return replace(state, outcome=state.settled, score=answer.score, certainty=answer.certainty)
         objective = self.value(state, answer)
+        asked = replace(state, n_iter=state.n_iter + 1, objective=objective)
+        light = self._light(state.model, answer)
+        if len(light):
+            return self._after(light, self._too_light(light, answer), asked)
         try:
-            model = self._learned(state.model, answer)
+            model = state.model.learn(answer, self.floor)
         except CollapsedComponentError as error:
-            return self._after(error, replace(state, n_iter=state.n_iter + 1, objective=objective))
+            return self._after(np.array(error.components, dtype=np.int64), str(error), replace(asked, singular=True))
         sharing = self.sharing(state.n_iter)
         comparable = not state.jumped and (state.n_iter == 0 or sharing == self.sharing(state.n_iter - 1))
         gain, rests = objective - state.objective if comparable else np.nan, _same(model, state.model)
@@ -102,40 +107,44 @@ class EM(Iteration[EMState, Moments]):
             gap=0.0 if rests else _aitken(state.gain, gain),
             certainty=answer.certainty,
             jumped=False,
+            singular=False,
         )
         lasts = sharing.seed is None and state.n_iter + 1 >= len(self.sharings)
         if lasts and (abs(gain) < self.tol or rests):
             return replace(now, settled=Outcome.converged)
         return replace(now, settled=Outcome.exhausted) if now.n_iter >= self.max_iter else now
 
-    def _learned(self, model: Mixture, answer: Moments) -> Mixture:
-        """The M-step, if all components have rows enough."""
-        if self.on_collapse is not OnCollapse.keep:
-            least = max(self.min_weight, LEAST_MASS) * answer.mass.sum()
-            few = np.flatnonzero((answer.own < least) & ~model.family.rigid(model.shape[0]))
-            if len(few):
-                shares = ", ".join(f"{share:.3g}" for share in answer.own[few] / answer.mass.sum())
-                raise collapsed_components(
-                    tuple(map(int, few)),
-                    f"component {_in_words(few)} collapsed: the share of the rows is {shares}, below "
-                    f"min_weight={self.min_weight:g}; ask for fewer components, or start from other means",
-                )
-        return model.learn(answer, self.floor)
+    def _light(self, model: Mixture, answer: Moments) -> Array:
+        """Which components have collapsed for want of rows: their numbers."""
+        nothing, total = np.empty(0, dtype=np.int64), answer.mass.sum()
+        if self.on_collapse is OnCollapse.keep:
+            return nothing
+        shares = np.where(model.family.rigid(model.shape[0]), np.inf, answer.own / total)
+        light = np.flatnonzero(shares < max(self.min_weight, LEAST_MASS))
+        if self.on_collapse is not OnCollapse.drop or not len(light):
+            return light
+        # Halves of one cluster may both be light: what the lightest leaves may be enough for the others.
+        empty = np.flatnonzero(shares < LEAST_MASS)
+        return empty if len(empty) else light[[shares[light].argmin()]]
 
-    def _after(self, error: CollapsedComponentError, state: EMState) -> EMState:
+    def _too_light(self, light: Array, answer: Moments) -> str:
+        shares = ", ".join(f"{share:.3g}" for share in answer.own[light] / answer.mass.sum())
+        return (
+            f"component {', '.join(map(str, light))} collapsed: the share of the rows is {shares}, below "
+            f"min_weight={self.min_weight:g}; ask for fewer components, or start from other means"
+        )
+
+    def _after(self, which: Array, why: str, state: EMState) -> EMState:
         """On without the components that collapsed, or with others in their place, where that is wanted and helps."""
-        which, model = np.array(error.components, dtype=np.int64), state.model
-        k, restarts, drops = model.shape[0], state.restarts + len(which), self.on_collapse is OnCollapse.drop
+        model, drops = state.model, self.on_collapse is OnCollapse.drop
+        k, restarts = model.shape[0], state.restarts + len(which)
         hopeless = len(which) in (0, k) or (not drops and restarts > MOST_RESTARTS * k)
         if hopeless or self.on_collapse in (OnCollapse.keep, OnCollapse.fail):
-            return replace(state, outcome=Outcome.failed, why=str(error))
-        warnings.warn(
-            f"{error} ({'dropped' if drops else 'restarted'} after iteration {state.n_iter})",
-            CollapsedComponentWarning,
-            stacklevel=2,
-        )
+            return replace(state, outcome=Outcome.failed, why=why)
+        note = f"{why} ({'dropped' if drops else 'restarted'} after iteration {state.n_iter})"
         model = model.without(which) if drops else model.restarted(which)
         now = replace(self.at(state, model), gain=np.nan, gap=np.nan, jumped=True, restarts=restarts)
+        now = replace(now, notes=(*state.notes, note))
         return replace(now, settled=Outcome.exhausted) if now.n_iter >= self.max_iter else now
 
     def value(self, state: EMState, answer: Moments) -> float:
@@ -150,11 +159,12 @@ class EM(Iteration[EMState, Moments]):
         return replace(state, model=model, path=model.path(self.dtype, state.path), outcome=Outcome.running)
 
     def back(self, before: EMState, told: EMState, model: Mixture) -> EMState:
-        restarts = before.restarts
-        return replace(self.at(told, model), certainty=before.certainty, why="", jumped=False, restarts=restarts)
+        # What became of components is forgotten, too.
+        forgotten = replace(told, jumped=False, singular=False, restarts=before.restarts, notes=before.notes)
+        return replace(self.at(forgotten, model), certainty=before.certainty, why="")
 
     def lost(self, told: EMState) -> bool:
-        return told.outcome is Outcome.failed or told.jumped
+        return told.outcome is Outcome.failed or told.singular
 
     def same_map(self, before: EMState, after: EMState) -> bool:
         return before.path == after.path and not after.jumped
@@ -179,10 +189,6 @@ class EM(Iteration[EMState, Moments]):
         if not (moments.own > LEAST_MASS * moments.mass.sum()).all():
             raise CollapsedComponentError(f"component {int(moments.own.argmin())} has lost all its rows")
         return estimate(moments, like.family, self.floor, like.covariance)
-
-
-def _in_words(components: Array) -> str:
-    return ", ".join(map(str, components))
 
 
 def _aitken(before: float, gain: float) -> float:

@@ -14,6 +14,7 @@ from daskmix.reduction import Reduction
 from daskmix.sampling import FarSample, Sample, completed
 
 MET, NEIGHBOUR = 1000, 5
+MEETING = 1 << 12  # rows that meet these at a time
 DRAW_ROWS = 1 << 16  # distances are computed for so many rows at a time
 
 
@@ -29,11 +30,11 @@ def crowded(x: Array, share: float) -> Array:
     """
     met = x[:: max(1, len(x) // MET)]
     reach = np.empty(len(x))
-    for a in range(0, len(x), DRAW_ROWS):
-        own = x[a : a + DRAW_ROWS]
+    for a in range(0, len(x), MEETING):
+        own = x[a : a + MEETING]
         squares = (own * own).sum(axis=1)[:, None] - 2 * own @ met.T + (met * met).sum(axis=1)
-        nearest = np.partition(squares, min(NEIGHBOUR, len(met) - 1), axis=1)
-        reach[a : a + DRAW_ROWS] = nearest[:, min(NEIGHBOUR, len(met) - 1)]
+        place = min(NEIGHBOUR, len(met) - 1)
+        reach[a : a + MEETING] = np.partition(squares, place, axis=1)[:, place]
     return reach <= np.quantile(reach, 1.0 - share)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from daskmix.algorithms.base import Algorithm, Outcome, Reports
-from daskmix.algorithms.em import EM, EMState
+from daskmix.algorithms.em import EM, EMState, OnCollapse
 from daskmix.mixture import Mixture
 from daskmix.moments import Moments
 from daskmix.reduction import Reduction
@@ -40,7 +40,11 @@ class Stochastic(Algorithm[StochasticState, Moments]):
         told = self.algorithm.tell(state.inner, answer)
         if state.inner.settled:
             return replace(state, inner=told)
-        if told.objective > state.top:
+        if told.outcome is Outcome.failed and self.algorithm.on_collapse is OnCollapse.fail:
+            return replace(state, inner=told)
+        if told.jumped:  # what was met before had components that must not be
+            state = replace(state, best=told.model, top=-np.inf)
+        elif told.objective > state.top:
             state = replace(state, best=state.inner.model, top=told.objective)
         if told.settled or told.outcome is Outcome.failed:
             told = self.algorithm.settle(self.algorithm.at(told, state.best), Outcome.converged)

@@ -157,16 +157,23 @@ class _Kept:
 
     x: Array | _OnDisk  # (n, d)
     w: Array | _OnDisk | None  # (n,)
+    known: Array | _OnDisk | None  # (n,)
     like: Block  # the same chunk without its rows
     nbytes: int  # of the chunk as it was read
 
     @property
     def in_memory(self) -> int:
-        return sum(a.nbytes for a in (self.x, self.w) if isinstance(a, np.ndarray))
+        return sum(a.nbytes for a in (self.x, self.w, self.known) if isinstance(a, np.ndarray))
+
+    def moved(self, scratch: _Scratch) -> _Kept:
+        """The same chunk in scratch."""
+        x, w, known = (None if a is None else scratch.write(_array(a)) for a in (self.x, self.w, self.known))
+        return replace(self, x=x, w=w, known=known)
 
     def block(self) -> Block:
         x = _array(self.x).astype(self.like.x.dtype, copy=False)
-        return replace(self.like, x=x, w=None if self.w is None else _array(self.w))
+        w, known = (None if a is None else _array(a) for a in (self.w, self.known))
+        return replace(self.like, x=x, w=w, known=known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,19 +237,19 @@ class _Shelf:
         """The chunk, kept, or None where there is no room (or it lives on a device); and 1 where scratch failed."""
         if not (keep.memory or keep.disk) or not isinstance(block.x, np.ndarray):
             return None, 0
-        x, w = narrowed(block.x, raw.x.dtype, block.gaps), block.w
-        # Known components stay in memory wherever the rows do.
-        nbytes = x.nbytes + sum(a.nbytes for a in (w, block.known) if a is not None)
-        like = replace(block, x=np.empty((0, x.shape[1]), block.x.dtype), w=None)
+        x, others = narrowed(block.x, raw.x.dtype, block.gaps), (block.w, block.known)
+        nbytes = x.nbytes + sum(a.nbytes for a in others if a is not None)
+        like = replace(block, x=np.empty((0, block.x.shape[1]), block.x.dtype), w=None, known=None)
         if keep.memory and self._reserve("memory", nbytes, _memory_limit(keep)):
             # A view would keep alive what it is a view of.
-            kept = _Kept(_owned(x), None if w is None else _owned(w), like, raw.nbytes)
+            w, known = (None if a is None else _owned(a) for a in others)
+            kept = _Kept(_owned(x), w, known, like, raw.nbytes)
             weakref.finalize(kept, self._release, "memory", nbytes)
             return kept, 0
         fast = keep.memory and raw.nbytes > FAST * raw.seconds  # who asks for the disk alone gets it
         if not keep.disk or fast or keep.fit in self.full:
             return None, 0
-        return self._on_disk(x, w, like, raw.nbytes, keep)
+        return self._on_disk(_Kept(x, *others, like, raw.nbytes), nbytes, keep)
 
     def put_memos(self, values: Mapping[str, Any], keep: Keep) -> _Memos | None:
         """Memos, kept in memory, or None where there is no room."""
@@ -257,17 +264,18 @@ class _Shelf:
         """Whether so many bytes would go into memory now."""
         return self.memory + nbytes <= _memory_limit(keep)
 
-    def _on_disk(self, x: Array, w: Array | None, like: Block, size: int, keep: Keep) -> tuple[_Kept | None, int]:
+    def _on_disk(self, chunk: _Kept, nbytes: int, keep: Keep) -> tuple[_Kept | None, int]:
+        """The chunk, whose arrays take so many bytes, in scratch."""
         folder = scratch_folder(keep)
         if folder is None:
             return None, 0
-        nbytes, reserved = x.nbytes + (0 if w is None else w.nbytes), False
+        reserved = False
         try:
             reserved = self._reserve("disk", nbytes, self._disk_limit(folder, keep))
             if not reserved:
                 return None, 0
             scratch = self._scratch_of(keep.fit, folder)
-            kept = _Kept(scratch.write(x), None if w is None else scratch.write(w), like, size)
+            kept = chunk.moved(scratch)
         except OSError:  # full, or over a quota, not writable, or not there: a cache may do without
             self.full.add(keep.fit)
             self._release("disk", nbytes * reserved)

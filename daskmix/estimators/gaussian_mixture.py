@@ -6,7 +6,6 @@ import warnings
 from dataclasses import replace
 from typing import Any, Self
 
-import dask
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
@@ -17,7 +16,7 @@ from daskmix.algorithms.em import EM, EMState, OnCollapse
 from daskmix.algorithms.stochastic import Stochastic
 from daskmix.block import Array
 from daskmix.covariance import Covariance, DiagonalCovariance, SharedCovariance, SphericalCovariance
-from daskmix.errors import CollapsedComponentError, InputError
+from daskmix.errors import CollapsedComponentError, CollapsedComponentWarning, InputError
 from daskmix.estimators.base import Source
 from daskmix.estimators.kmeans import KMeans
 from daskmix.estimators.mixture_after import AfterFit
@@ -33,7 +32,6 @@ from daskmix.estimators.mixture_checks import (
 from daskmix.estimators.mixture_held import check_fixed, held_of
 from daskmix.estimators.mixture_prior import conjugate, given_prior
 from daskmix.estimators.mixture_start import STRUCTURES, MixtureStart
-from daskmix.estimators.others import of_same_rows
 from daskmix.family import Conjugate, Family, Freedom
 from daskmix.fitting import Fit
 from daskmix.given import Noise
@@ -41,10 +39,8 @@ from daskmix.hooks import Run
 from daskmix.kernels import Frame
 from daskmix.mixture import Mixture, estimate
 from daskmix.moments import Moments, blended
-from daskmix.rows import with_known
 from daskmix.sampling import Summary
 from daskmix.sharing import Explain, Sharing
-from daskmix.sources.zarr import Stored
 from daskmix.store import write_rows
 from daskmix.structures import Fixed, Structure
 
@@ -115,9 +111,9 @@ class GaussianMixture(AfterFit):
         The least share of the rows that a component may have: below 1 / n_components, unless others are dropped.
     on_collapse : {"keep", "restart", "drop", "raise"}
         What becomes of a component that has fewer rows than that, or whose covariance is singular. With "restart" it
-        gets half of the component that has most, three times at most, with "drop" the mixture goes on without it, both
-        with a warning; "raise" is an error. With "keep", which has no `min_weight`, a component without rows stays
-        where it was, and one without a covariance is an error.
+        gets half of the component that has most, three times at most; with "drop" the mixture goes on without it, the
+        lightest first; both with a warning. "raise" is an error, if it happens to every start. With "keep", which has
+        no `min_weight`, a component without rows stays where it was, and one without a covariance is an error.
     prior : None, "default" or dict
         Of means and covariances: normal and inverse Wishart (gamma for "diag" and "spherical"). The fit is then the
         maximum of likelihood times prior [7]_, and no component is without a covariance. "default" is mclust's
@@ -176,7 +172,7 @@ class GaussianMixture(AfterFit):
     nu_ : (k,) float64
         Degrees of freedom, where `nu` is not None.
     lower_bound_ : float
-        Mean log-likelihood of a row under exactly these parameters.
+        Mean log-likelihood of a row under exactly these parameters; of row and component, where that was known.
     converged_ : bool
     gap_estimate_ : float
         What was left of the mean log-likelihood to gain, as the last iteration estimates: half the Newton decrement of
@@ -346,7 +342,10 @@ class GaussianMixture(AfterFit):
                 algorithm = start.accelerated(left, summary.rows)
             states = [algorithm.start(model) for model in models]
             ended = fit.run([algorithm] * len(models), states, self.algorithm, self._measure())
-        self._keep(_best(ended, self.algorithm == "cem"), start, summary.mass)
+        best = _best(ended, self.algorithm == "cem")
+        self._keep(best, start, summary.mass)
+        for note in best.notes:
+            warnings.warn(note, CollapsedComponentWarning, stacklevel=2)
         self._warn(accelerates)
         self._remember(fit)
         if labels_to is not None:
@@ -361,6 +360,7 @@ class GaussianMixture(AfterFit):
         Stepwise EM (Cappe & Moulines 2009): the statistics of these rows get the share (m / M) ** 0.7, where m is their
         mass and M that of all rows so far, and those of the rows before, which the parameters hold, the rest. A model
         that was saved goes on where it stopped. `lower_bound_` is that of these rows before the step, and smoothed.
+        Components are neither dropped nor restarted.
 
         Parameters
         ----------
@@ -401,18 +401,6 @@ class GaussianMixture(AfterFit):
             self._mass += mass
         self.n_iter_, self.converged_, self.gap_estimate_ = self.n_iter_ + 1, False, np.nan
         return self._remember(fit)
-
-    def _with_known(self, fit: Fit, opened: Source, y: Any, k: int, sample_dims: Any) -> Fit:
-        """The fit to rows of which some are known to be of a component."""
-        if y is None or not self.semi_supervised:
-            return fit
-        if self.on_collapse == "drop":
-            raise InputError('on_collapse="drop" would change the numbers of components that y names; pass "restart"')
-        lazy = opened.lazy if isinstance(opened, Stored) else opened
-        y = y.compute() if fit.rows.in_memory and dask.is_dask_collection(y) else y
-        found, _ = of_same_rows("y", y, fit.rows, lazy, sample_dims)
-        fit.rows = with_known(fit.rows, found, k)
-        return fit
 
     def _check_options(self) -> int:
         k = self._check_start()
@@ -468,6 +456,7 @@ class GaussianMixture(AfterFit):
     def _keep(self, best: EMState, start: MixtureStart, mass: float) -> None:
         frame, floor = start.frame, start.em.floor / start.frame.scale**2
         model = best.model.rescaled(1.0 / frame.scale, frame.leave(best.model.means))
+        self.__dict__.pop("noise_box_", None)
         if model.family.noise is not None:
             self.noise_box_ = np.stack([model.family.noise.low, model.family.noise.high])
         self._set_parameters(model.weights, model.means, model.covariance, model.nu)
@@ -497,7 +486,10 @@ class GaussianMixture(AfterFit):
     def bic(
         self, X: Source = None, sample_weight: Any = None, *, sample_dims: Any = None, variables: Any = None
     ) -> float:
-        """Bayesian information criterion, smaller is better (Schwarz 1978); of the fit's own rows without X."""
+        """Bayesian information criterion, smaller is better (Schwarz 1978); of the fit's own rows without X.
+
+        Where the fit knew of which component rows are, that is of both; of X it is of the rows alone.
+        """
         score, mass, _ = self._totals(X, sample_weight, sample_dims, variables)
         return criteria.bic(score, mass, self._n_parameters())
 
@@ -554,7 +546,7 @@ class GaussianMixture(AfterFit):
 
         check_is_fitted(self)
         self._refuse_tails("scikit-learn's mixture")
-        if self.noise:
+        if hasattr(self, "noise_weight_"):
             raise InputError("scikit-learn's mixtures have no noise; fit with noise=False")
         kind = KINDS[self._structure().order]
         peer = Peer(len(self.weights_), covariance_type=kind, tol=self.tol, max_iter=self.max_iter)
@@ -580,7 +572,7 @@ class GaussianMixture(AfterFit):
         if hasattr(self, "nu_"):
             freedom = Freedom(self.nu_, isinstance(self.nu, str))
             model = replace(model, nu=self.nu_, family=replace(model.family, freedom=freedom))
-        if not self.noise:
+        if not hasattr(self, "noise_weight_"):
             return model
         family = replace(model.family, noise=Noise(*self.noise_box_))
         return replace(model, weights=np.append(self.weights_, self.noise_weight_), family=family)
@@ -588,7 +580,7 @@ class GaussianMixture(AfterFit):
     def _set_parameters(self, weights: Array, means: Array, covariance: Covariance, nu: Array | None = None) -> None:
         super()._set_parameters(weights[: len(means)], means, covariance)
         self.__dict__.pop("noise_weight_", None)
-        if self.noise:
+        if len(weights) > len(means):
             self.noise_weight_ = float(weights[-1])
         self.__dict__.pop("nu_", None)
         if nu is not None:
@@ -597,7 +589,7 @@ class GaussianMixture(AfterFit):
     def _more_parameters(self) -> dict[str, Any]:
         if hasattr(self, "nu_"):
             return {"nu": ("component", self.nu_)}
-        return {"noise_weight": self.noise_weight_} if self.noise else {}
+        return {"noise_weight": self.noise_weight_} if hasattr(self, "noise_weight_") else {}
 
     def _n_parameters(self) -> int:
         model = self._model()

@@ -9,6 +9,7 @@ from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
@@ -24,9 +25,12 @@ from daskmix.errors import CollapsedComponentError, CollapsedComponentWarning, F
 from daskmix.estimators.base import Source
 from daskmix.estimators.mixture_base import KINDS, MixtureEstimator, framed
 from daskmix.estimators.mixture_held import held_of, shaped
+from daskmix.estimators.others import of_same_rows
 from daskmix.fitting import Fit
 from daskmix.mixture import Mixture
+from daskmix.rows import with_known
 from daskmix.sharing import SOFT
+from daskmix.sources.zarr import Stored
 
 if TYPE_CHECKING:
     from daskmix.estimators.gaussian_mixture import GaussianMixture
@@ -50,6 +54,7 @@ class AfterFit(MixtureEstimator):
         X: Source,
         sample_weight: Any = None,
         *,
+        y: Any = None,
         n_replicates: int = 100,
         sample_dims: Any = None,
         variables: Any = None,
@@ -62,7 +67,7 @@ class AfterFit(MixtureEstimator):
 
         Parameters
         ----------
-        X, sample_weight, sample_dims, variables
+        X, sample_weight, y, sample_dims, variables
             As for `fit`.
         n_replicates : int
             At least 2; each costs about as much computing as a fit from this model.
@@ -80,7 +85,7 @@ class AfterFit(MixtureEstimator):
         CollapsedComponentError
             Fewer than two replicates are left.
         """
-        fit, model, em = self._replicated(X, sample_weight, n_replicates, 2, sample_dims, variables)
+        fit, model, em = self._replicated(X, sample_weight, n_replicates, 2, sample_dims, variables, y)
         frame, algorithm = em.frame, Accelerated(em, self._least_gap())
         seeds = range(self.seed_ + 1, self.seed_ + 1 + n_replicates)
         replicates = [Resampling(algorithm, partial(Resampled, seed=seed)) for seed in seeds]
@@ -137,6 +142,8 @@ class AfterFit(MixtureEstimator):
         """
         if self.fixed is not None:
             raise InputError("fixed= holds parameters, and says nothing of those of one component more; fit without it")
+        if self.semi_supervised:
+            raise InputError("replicates have no rows whose component is known; fit with semi_supervised=False to test")
         fit, model, em = self._replicated(X, sample_weight, n_replicates, 1, sample_dims, variables)
         # Two likelihoods nearly cancel: no products in float32, and no gap that would be seen in their difference.
         gap_tol = min(self._least_gap(), max(LEAST_NOISE, LEAST_RATIO / self._mass))
@@ -153,7 +160,7 @@ class AfterFit(MixtureEstimator):
         return _tested(ended, len(self.weights_), len(fit.history))
 
     def _replicated(
-        self, X: Source, weight: Any, n_replicates: int, least: int, sample_dims: Any, variables: Any
+        self, X: Source, weight: Any, n_replicates: int, least: int, sample_dims: Any, variables: Any, y: Any = None
     ) -> tuple[Fit, Mixture, EM]:
         """A fit to replicates of X that goes on from this model, in a frame of its own."""
         check_is_fitted(self)
@@ -162,10 +169,23 @@ class AfterFit(MixtureEstimator):
         self._refuse_tails("the bootstrap")
         if self.prior is not None or self.algorithm != "em" or self._sharings()[-1] != SOFT:
             raise InputError('the bootstrap replicates fits by algorithm="em" at temperature 1 without a prior')
-        _, fit = self._begin(X, weight, sample_dims, variables, history=())
+        opened, fit = self._begin(X, weight, sample_dims, variables, history=())
+        fit = self._with_known(fit, opened, y, len(self.means_), sample_dims)
         model, frame = framed(self._model(), fit.rows.dtype)
         model = replace(model, family=replace(model.family, held=held_of(model, self.fixed)))
         return fit, model, EM(frame, fit.rows.dtype, self._smoothing * frame.scale**2, 0.0, int(self.max_iter))
+
+    def _with_known(self, fit: Fit, opened: Source, y: Any, k: int, sample_dims: Any) -> Fit:
+        """The fit to rows of which some are known to be of a component."""
+        if y is None or not self.semi_supervised:
+            return fit
+        if self.on_collapse == "drop":
+            raise InputError('on_collapse="drop" would change the numbers of components that y names; pass "restart"')
+        lazy = opened.lazy if isinstance(opened, Stored) else opened
+        y = y.compute() if fit.rows.in_memory and dask.is_dask_collection(y) else y
+        found, _ = of_same_rows("y", y, fit.rows, lazy, sample_dims)
+        fit.rows = with_known(fit.rows, found, k)
+        return fit
 
     def _spread(self, replicates: Sequence[Mixture]) -> xr.Dataset:
         """Standard deviations of parameters, as `to_xarray` names them."""
@@ -175,7 +195,7 @@ class AfterFit(MixtureEstimator):
             "means": [m.means for m in replicates],
             "covariances": [m.covariance.dense(*m.shape) for m in replicates],
         }
-        if self.noise:
+        if hasattr(self, "noise_weight_"):
             each["noise_weight"] = [m.weights[-1] for m in replicates]
         spread = {name: (like[name].dims, np.std(values, axis=0, ddof=1)) for name, values in each.items()}
         return xr.Dataset(spread, coords=like.coords, attrs={"n_replicates": len(replicates)})

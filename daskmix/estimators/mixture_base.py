@@ -119,7 +119,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         """
         check_is_fitted(self)
         self._refuse_tails("what is expected of values that are missing")
-        if self.noise:
+        if hasattr(self, "noise_weight_"):
             raise InputError("of a row that is noise no value can be expected; fit with noise=False to impute")
         d, dtype = self.means_.shape[1], np.result_type(getattr(X, "dtype", np.float64), np.float32)
         function = self._function("imputed", partial(_completed, self._model()), dtype, width=d, over="feature")
@@ -166,7 +166,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         check_is_fitted(self)
         if n_samples < 1:
             raise InputError(f"n_samples={n_samples} must be at least 1")
-        if chunks is not None or self.noise:
+        if chunks is not None or hasattr(self, "noise_weight_"):
             seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
             draws = Draws(self._model(), seed)
             if chunks is None:
@@ -216,7 +216,7 @@ class MixtureEstimator(DensityMixin, Estimator):
             raise InputError(
                 f"n_clusters={n_clusters!r} must be a whole number from 1 to {k}, the number of components"
             )
-        if self.noise:
+        if hasattr(self, "noise_weight_"):
             raise InputError("components with noise beside them cannot be merged, for noise belongs to no cluster")
         algorithm = Merging(partial(responsibilities, self._model()), k, int(n_clusters))
         with Fit(self._rows(self._opened(X, variables), sample_weight, sample_dims, reset=False)) as fit:

@@ -74,7 +74,8 @@ class Given:
             return None
         weights = np.where(which["weights"], self.weights[: len(self.known)], np.nan)
         means = np.where(which["means"][:, None], self.means, np.nan)
-        return Held(weights, means, which["covariances"], self.covariance)
+        own = which["covariances"]
+        return Held(weights, means, own, self.covariance if own.any() else None)
 
 
 def held_of(model: Mixture, fixed: Any) -> Held | None:
@@ -97,7 +98,8 @@ def explicit(face: Any, structure: Structure, frame: Frame, k: int, d: int) -> G
     if face.means_init is not None:
         means = frame.enter(shaped("means_init", face.means_init, (k, d), gaps))
     if face.precisions_init is not None:
-        covariance, known = _covariance(face.precisions_init, structure, frame, k, d, gaps)
+        held = bool(held_components(face.fixed, k)["covariances"].any())
+        covariance, known = _covariance(face.precisions_init, structure, frame, (k, d), gaps, held)
     return Given(weights, means, covariance, known)
 
 
@@ -115,9 +117,10 @@ def shaped(name: str, given: Any, shape: tuple[int, ...], gaps: bool = False) ->
 
 
 def _covariance(
-    precisions: Any, structure: Structure, frame: Frame, k: int, d: int, gaps: bool
+    precisions: Any, structure: Structure, frame: Frame, shape_of_means: tuple[int, int], gaps: bool, held: bool
 ) -> tuple[Covariance, Array]:
     """The covariances with these precisions, and of which components they are given."""
+    k, d = shape_of_means
     shape = {Order.full: (k, d, d), Order.pooled: (d, d), Order.diagonal: (k, d), Order.trace: (k,)}[structure.order]
     values = shaped("precisions_init", precisions, shape, gaps and not structure.constrained)
     known = np.ones(k, dtype=bool)
@@ -129,7 +132,12 @@ def _covariance(
     if not np.all(np.linalg.eigvalsh(values) > 0 if matrices else values > 0):
         raise InputError("precisions_init must be positive definite")
     covariance = structure.covariance.of_precisions(values).rescaled(frame.scale)
-    return structure.nearest(covariance, np.full(k, 1.0 / k), d), known
+    nearest = structure.nearest(covariance, np.full(k, 1.0 / k), d)
+    if held and not np.allclose(nearest.values, covariance.values, rtol=1e-6, atol=0.0):
+        raise InputError(
+            "precisions_init, which fixed holds, are not of this covariance_type; pass such, or their own type"
+        )
+    return nearest, known
 
 
 def held_components(fixed: Any, k: int) -> dict[str, Array]:
@@ -147,13 +155,21 @@ def held_components(fixed: Any, k: int) -> dict[str, Array]:
         for name, components in fixed.items():
             _named(name, which)[_numbered(components, k)] = True
         return which
-    for item in [fixed] if isinstance(fixed, str | Integral) else list(fixed):
+    for item in _listed(fixed):
         if isinstance(item, str):
             _named(item, which)[:] = True
         else:
             for mask in which.values():
                 mask[_numbered([item], k)] = True
     return which
+
+
+def _listed(given: Any) -> list[Any]:
+    if isinstance(given, str | Integral):
+        return [given]
+    if not np.iterable(given):
+        raise InputError(f"fixed holds {given!r}; pass {', '.join(NAMES)}, numbers of components, or a dict of both")
+    return list(given)
 
 
 def _named(name: Any, which: Mapping[str, Array]) -> Array:
@@ -165,7 +181,7 @@ def _named(name: Any, which: Mapping[str, Array]) -> Array:
 def _numbered(components: Any, k: int) -> Any:
     if components is True:
         return slice(None)
-    numbers = [components] if isinstance(components, Integral) else list(components)
+    numbers = _listed(components)
     for j in numbers:
         if isinstance(j, bool) or not isinstance(j, Integral) or not 0 <= int(j) < k:
             raise InputError(f"fixed holds component {j!r}, but components are numbered from 0 to {k - 1}")

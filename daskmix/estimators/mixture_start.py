@@ -262,9 +262,14 @@ class MixtureStart:
     def _without_clutter(self) -> MixtureStart:
         """The same on the rows of the sample that have neighbours: K-means would spend centres on the others."""
         keep = crowded(self.x, 2 * NOISE)
-        return self.among(self.sample.at(keep))
+        return self.among(self.sample.at(keep)) if keep.sum() > self.k else self
 
     def _of_model(self, fitted: Any) -> Mixture:
+        if len(fitted.means_) != self.k:
+            raise InputError(
+                f"the start has {len(fitted.means_)} components, but n_components={self.k}; pass "
+                f"n_components={len(fitted.means_)}, or start anew"
+            )
         means = shaped("the start's means", fitted.means_, (self.k, self.fit.rows.d))
         covariance = self.structure.covariance(fitted.covariances_, fitted.precisions_cholesky_)
         model = Mixture(self._weights(fitted.weights_, fitted), means, covariance, self.family)

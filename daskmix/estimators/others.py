@@ -33,10 +33,13 @@ def of_same_rows(name: str, other: Any, rows: Rows, X: Any, sample_dims: Any) ->
         return lazy, [str(column) for column in other.columns]
     if isinstance(other, da.Array):
         other = other[:, None] if other.ndim == getattr(X, "ndim", 2) - 1 else other
-        lazy = rows_from_dask_array(_chunked_like(name, other, X), None, Missing.observe)
+        lazy = rows_from_dask_array(_chunked_like(name, other, X, rows), None, Missing.observe)
         return lazy, [str(v) for v in range(lazy.d)]
     columns = getattr(other, "columns", None)
-    values, total = _numbers(name, unmasked(np.asarray(other))), rows.counted(name)
+    values, total = (
+        _numbers(name, unmasked(other if np.ma.isMaskedArray(other) else np.asarray(other))),
+        rows.counted(name),
+    )
     axes = getattr(X, "ndim", 2) - 1
     if values.size == 0 or np.prod(values.shape[:axes]) != total:
         raise InputError(f"{name} has shape {values.shape}, but X has {total} rows")
@@ -58,8 +61,8 @@ def _labelled(name: str, other: Any, rows: Rows, X: Any, sample_dims: Any) -> tu
         if here is not None and there is not None and not here.equals(there):
             raise InputError(f"{name} has other values of {dim!r} than X; select or sort one like the other")
     if own.lazy:
-        sizes = own.variables[0].chunksizes
-        parts = take_apart(given.chunk({dim: sizes[dim] for dim in own.sample_dims}), own.sample_dims)
+        sizes = rows.chunks or ()
+        parts = take_apart(given.chunk(dict(zip(own.sample_dims, sizes, strict=True))), own.sample_dims)
         return rows_from_labelled(parts, None, Missing.observe), list(parts.names)
     parts = take_apart(given.compute(), own.sample_dims)
     columns = [_numbers(name, v.values).reshape(rows.counted(name), -1) for v in parts.variables]
@@ -72,9 +75,9 @@ def _numbers(name: str, values: Array) -> Array:
     return values.astype(np.float64)
 
 
-def _chunked_like(name: str, other: da.Array, X: Any) -> da.Array:
-    if not isinstance(X, da.Array) or np.isnan(X.shape[0]):
+def _chunked_like(name: str, other: da.Array, X: Any, rows: Rows) -> da.Array:
+    if not isinstance(X, da.Array) or rows.chunks is None:
         return other
     if other.shape[:-1] != X.shape[:-1]:
         raise InputError(f"{name} has {other.shape[:-1]} rows but X has {X.shape[:-1]}")
-    return other.rechunk((*X.chunks[:-1], -1))
+    return other.rechunk((*rows.chunks, -1))
