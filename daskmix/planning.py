@@ -195,7 +195,8 @@ def _answer_bytes(face: Any, k: int, d: int) -> int:
     second = 0
     if isinstance(face, MixtureEstimator):
         second = {"trace": k, "diagonal": k * d, "full": k * d * d, "pooled": d * d}[face._structure().order.value]
-    return 8 * (k + k * d + second)
+    tails = 2 * k if getattr(face, "nu", None) is not None else 0
+    return 8 * (k + k * d + second + tails)
 
 
 def _task_bytes(rows: Rows, answer: int) -> int | None:

@@ -5,6 +5,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from fake_gpu import gpu
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Peer
 from test_missing import with_gaps
 
@@ -285,3 +286,11 @@ def test_a_component_that_collapses_is_named():
     x = np.repeat([[0.0], [1.0]], 30, axis=0)
     with pytest.raises(CollapsedComponentError, match="2 components cannot be fitted"):
         fitted(1, x, reg_covar=0).likelihood_ratio(x, n_replicates=2)
+
+
+def test_a_fit_without_iterations_tests_nothing():
+    x = np.random.default_rng(0).standard_normal((60, 2))
+    with pytest.warns(ConvergenceWarning):
+        unfitted = GaussianMixture(2, max_iter=0, random_state=0).fit(x)
+    with pytest.raises(InputError, match="max_iter=0"):
+        unfitted.likelihood_ratio(x)

@@ -487,3 +487,39 @@ def test_what_is_not_known_of_student_s_t_is_refused(fitted):
     with pytest.raises(InputError, match="without gaps"):
         fitted.set_params(missing="em").predict(x)
     fitted.set_params(missing="raise")
+
+
+def test_a_start_does_not_stand_on_outliers():
+    rng = np.random.default_rng(1)
+    x = np.concatenate([rng.standard_normal((300, 2)) + mean for mean in ([0, 0], [6, 0], [0, 6])])
+    far = rng.random(900) < 0.02
+    x[far] = rng.uniform(-300, 300, (far.sum(), 2))
+    options = {"nu": "estimate", "reg_covar": 1e-4, "tol": 1e-6, "max_iter": 500}
+    found = daskmix.GaussianMixture(3, random_state=0, **options).fit(x)
+    told = daskmix.GaussianMixture(3, means_init=[[0, 0], [6, 0], [0, 6]], **options).fit(x)
+    assert found.lower_bound_ >= told.lower_bound_ - 0.02
+
+
+def test_options_that_change_after_a_fit_do_not_change_what_was_fitted():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 1, (200, 2)), rng.normal(6, 1, (200, 2))])
+    plain = daskmix.GaussianMixture(2, random_state=0).fit(x)
+    before, errors = plain.bic(), plain.standard_errors(x, n_replicates=3)
+    plain.set_params(nu="estimate")
+    assert plain.bic() == before
+    assert errors.equals(plain.standard_errors(x, n_replicates=3))
+    with pytest.raises(InputError, match="fit anew"):
+        plain.partial_fit(x)
+    given = daskmix.GaussianMixture(2, nu=3.0, random_state=0).fit(x)
+    with pytest.raises(InputError, match="fit anew"):
+        given.set_params(nu=4.0).partial_fit(x)
+    given.set_params(nu=3.0).partial_fit(x)
+
+
+def test_single_precision_scores_what_it_fitted():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 1, (400, 2)), rng.normal(1e7, 1, (4, 2))]).astype(np.float32)
+    for nu in (None, 5.0):
+        start = {"means_init": [[0, 0], [1e7, 1e7]], "reg_covar": 1e-4}
+        model = daskmix.GaussianMixture(2, nu=nu, **start).fit(x)
+        assert model.score(x) == pytest.approx(model.lower_bound_, abs=1e-5)

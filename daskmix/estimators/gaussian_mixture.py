@@ -377,6 +377,8 @@ class GaussianMixture(AfterFit):
         if not hasattr(self, "means_"):
             return self.fit(X, y, sample_weight, sample_dims=sample_dims, variables=variables)
         self._check_options()
+        if not self._same_freedom():
+            raise InputError("nu is not what it was at the fit; fit anew, or with warm_start=True")
         if self.prior is not None:
             raise InputError("the parameters of a fit with a prior do not tell its rows from it; fit anew, or without")
         if not hasattr(self, "_smoothing"):
@@ -417,6 +419,15 @@ class GaussianMixture(AfterFit):
             return None
         estimated = isinstance(self.nu, str)
         return Freedom(np.full(self.n_components, START_NU if estimated else self.nu, dtype=np.float64), estimated)
+
+    def _same_freedom(self) -> bool:
+        """Whether `nu` says what it said at the fit."""
+        nu, freedom = getattr(self, "nu_", None), self._freedom()
+        if nu is None or freedom is None:
+            return nu is None and freedom is None
+        estimated = getattr(self, "_nu_estimated", False)
+        # Some may have been dropped.
+        return freedom.estimated == estimated and (estimated or bool(np.isin(nu, freedom.nu).all()))
 
     def _em(self, frame: Frame, dtype: np.dtype, floor: Array) -> EM:
         em = super()._em(frame, dtype, floor)
@@ -460,6 +471,7 @@ class GaussianMixture(AfterFit):
         if model.family.noise is not None:
             self.noise_box_ = np.stack([model.family.noise.low, model.family.noise.high])
         self._set_parameters(model.weights, model.means, model.covariance, model.nu)
+        self._nu_estimated = model.family.freedom is not None and model.family.freedom.estimated
         self.lower_bound_ = best.score / mass
         self.converged_ = best.outcome is Outcome.converged
         self.n_iter_ = best.n_iter
@@ -568,10 +580,10 @@ class GaussianMixture(AfterFit):
         return Family(self._structure(), bool(self.equal_weights), freedom=self._freedom())
 
     def _model(self) -> Mixture:
-        model = super()._model()
-        if hasattr(self, "nu_"):
-            freedom = Freedom(self.nu_, isinstance(self.nu, str))
-            model = replace(model, nu=self.nu_, family=replace(model.family, freedom=freedom))
+        # What was fitted counts, not what the options have become since.
+        model, nu = super()._model(), getattr(self, "nu_", None)
+        freedom = None if nu is None else Freedom(nu, getattr(self, "_nu_estimated", False))
+        model = replace(model, nu=nu, family=replace(model.family, freedom=freedom))
         if not hasattr(self, "noise_weight_"):
             return model
         family = replace(model.family, noise=Noise(*self.noise_box_))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dask
 import numpy as np
 import xarray as xr
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from daskmix.algorithms.acceleration import Accelerated
@@ -115,7 +116,8 @@ class AfterFit(MixtureEstimator):
 
         X and replicates are fitted alike, for otherwise the test would measure the difference: the smaller mixture goes
         on from this model, the larger one from splits of it, each with one component cut in two across a principal
-        axis: up to sixteen, of which every six passes the likelier half goes on.
+        axis: up to sixteen, of which every six passes the likelier half goes on. With equal weights the larger mixture
+        does not contain the smaller one, so that the statistic may be negative, of X and of replicates alike.
 
         Parameters
         ----------
@@ -142,6 +144,8 @@ class AfterFit(MixtureEstimator):
         """
         if self.fixed is not None:
             raise InputError("fixed= holds parameters, and says nothing of those of one component more; fit without it")
+        if self.max_iter == 0:
+            raise InputError("max_iter=0 fits nothing, and so tests nothing; pass more iterations")
         if self.semi_supervised:
             raise InputError("replicates have no rows whose component is known; fit with semi_supervised=False to test")
         fit, model, em = self._replicated(X, sample_weight, n_replicates, 1, sample_dims, variables)
@@ -157,6 +161,12 @@ class AfterFit(MixtureEstimator):
             warnings.simplefilter("ignore", CollapsedComponentWarning)
             contrasts = [contrast, *drawn]
             ended = fit.run(contrasts, [contrast.start(model)] * len(contrasts), "likelihood ratio", "log-likelihood")
+        if ended[0].outcome is Outcome.exhausted:
+            warnings.warn(
+                f"the fits to X used up max_iter={self.max_iter}, so that the statistic may be too small; raise it",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         return _tested(ended, len(self.weights_), len(fit.history))
 
     def _replicated(

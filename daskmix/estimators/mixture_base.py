@@ -321,10 +321,12 @@ class MixtureEstimator(DensityMixin, Estimator):
 def framed(model: Mixture, dtype: np.dtype) -> tuple[Mixture, Frame]:
     """A model in the units of X, in a frame of its own for rows of this type."""
     k, d = model.shape
-    spread = np.sqrt(np.diagonal(model.covariance.dense(k, d), axis1=1, axis2=2).mean(axis=0))
+    centre = np.average(model.means, axis=0, weights=model.own_weights)
+    within = np.diagonal(model.covariance.dense(k, d), axis1=1, axis2=2).mean(axis=0)
+    spread = np.sqrt(within + np.average((model.means - centre) ** 2, axis=0, weights=model.own_weights))
     if model.structure.common_scale:
         spread = np.full(d, np.sqrt((spread**2).mean()))
-    frame = Frame.of(np.average(model.means, axis=0, weights=model.own_weights), spread, dtype)
+    frame = Frame.of(centre, spread, dtype)
     return model.rescaled(frame.scale, frame.enter(model.means)), frame
 
 

@@ -256,7 +256,8 @@ class MixtureStart:
         """So many mixtures, drawn in these ways by turns."""
         seeds = [np.random.default_rng([self.face.seed_, start]) for start in range(count)]
         with self.fit.sampling():
-            among = self if self.family.noise is None else self._without_clutter()
+            robust = self.family.noise is not None or self.family.freedom is not None
+            among = self._without_clutter() if robust else self
             return [among.known.over(among._drawn(init, rng)) for init, rng in zip(cycle(inits), seeds, strict=False)]
 
     def _without_clutter(self) -> MixtureStart:
