@@ -37,7 +37,7 @@ STATE = {
     ),
     "GaussianMixture": (
         "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "noise_weight_", "noise_box_",
-        "nu_", "_nu_estimated",
+        "nu_", "_nu_estimated", "_n_free",
         "lower_bound_", "converged_", "n_iter_", "gap_estimate_", "_mass", "_certainty", "_smoothing",
     ),
     "BayesianGaussianMixture": (

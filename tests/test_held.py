@@ -147,6 +147,12 @@ def test_what_is_held_comes_back_from_a_store(tmp_path):
     assert daskmix.load(tmp_path / "model.zarr").bic() == pytest.approx(model.bic())
 
 
+def test_options_that_change_after_a_fit_do_not_change_what_was_counted():
+    model = GaussianMixture(3, random_state=0).fit(X)
+    before = model.bic()
+    assert model.set_params(fixed=[0], equal_weights=True).bic() == before
+
+
 def test_a_held_component_survives_without_rows():
     means = np.array([*TRUTH[:2], [1e3, 1e3]])
     model = GaussianMixture(

@@ -210,6 +210,7 @@ class GaussianMixture(AfterFit):
     n_iter_: int
     noise_weight_: float
     noise_box_: Array
+    _n_free: int
     _mass: float
     _smoothing: Array
 
@@ -471,6 +472,7 @@ class GaussianMixture(AfterFit):
         if model.family.noise is not None:
             self.noise_box_ = np.stack([model.family.noise.low, model.family.noise.high])
         self._set_parameters(model.weights, model.means, model.covariance, model.nu)
+        self._n_free = model.n_parameters()
         self._nu_estimated = model.family.freedom is not None and model.family.freedom.estimated
         self.lower_bound_ = best.score / mass
         self.converged_ = best.outcome is Outcome.converged
@@ -604,8 +606,8 @@ class GaussianMixture(AfterFit):
         return {"noise_weight": self.noise_weight_} if hasattr(self, "noise_weight_") else {}
 
     def _n_parameters(self) -> int:
-        model = self._model()
-        return replace(model.family, held=held_of(model, self.fixed)).n_parameters(*model.shape)
+        # As they were counted at the fit; what follows from a fitted model is all free.
+        return self._n_free if hasattr(self, "_n_free") else self._model().n_parameters()
 
 
 def _best(ended: Any, of_labels: bool) -> EMState:
