@@ -15,6 +15,11 @@ from daskmix.errors import CollapsedComponentError, collapsed_components
 from daskmix.kernels import Centred, Order, Product, upper_triangle
 
 
+def beside(each: Array, values: Array) -> Array:
+    """A number for each component (k,), shaped so that it meets the values (k, ...) of components."""
+    return each[(slice(None),) + (None,) * (values.ndim - 1)]
+
+
 @dataclass(frozen=True)
 class Covariance(ABC):
     """The covariances of k components in d features."""
@@ -64,9 +69,11 @@ class Covariance(ABC):
         """Those of the components with these numbers."""
         return type(self)(self.values[numbers], self.factors[numbers])
 
-    def with_components(self, which: Array, other: Covariance) -> Self:
+    def with_components(self, which: Array, other: Covariance) -> Covariance:
         """With those of another for these components (k,); all, or none, where all share one."""
-        mask = which[(slice(None),) + (None,) * (self.values.ndim - 1)]
+        if which.all() or not which.any():
+            return other if which.all() else self
+        mask = beside(which, self.values)
         return type(self)(np.where(mask, other.values, self.values), np.where(mask, other.factors, self.factors))
 
     @abstractmethod

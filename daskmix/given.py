@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from daskmix.block import Array
-from daskmix.covariance import Covariance
-
-TINY = float(np.finfo(np.float64).tiny)
+from daskmix.covariance import Covariance, beside
+from daskmix.moments import TINY
 
 
 @dataclass(frozen=True)
@@ -49,15 +48,11 @@ class Held:
         if self.covariance is None:
             return scatter
         stand_in = self.covariance.scatter(np.maximum(mass, TINY**0.5), self.means.shape[1])
-        if self.own.all():
-            return stand_in
-        return np.where(self.own[(slice(None),) + (None,) * (stand_in.ndim - 1)], stand_in, scatter)
+        return stand_in if self.own.all() else np.where(beside(self.own, stand_in), stand_in, scatter)
 
     def covariance_of(self, covariance: Covariance) -> Covariance:
         """With those that are held."""
-        if self.covariance is None or self.own.all():
-            return self.covariance or covariance
-        return covariance.with_components(self.own, self.covariance)
+        return covariance if self.covariance is None else covariance.with_components(self.own, self.covariance)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import betaln, digamma, gammaln
 
 from daskmix.block import Array
-from daskmix.covariance import Covariance, FullCovariance
+from daskmix.covariance import Covariance, FullCovariance, beside
 from daskmix.errors import CollapsedComponentWarning, InputError
 from daskmix.family import Family
 from daskmix.kernels import (
@@ -213,8 +213,7 @@ class Mixture:
         second = sums.second
         if self.structure.order is not Order.pooled:
             each = _unsmoothed(self, floor) + outer(offset, self.structure.order)
-            axes = (slice(None),) + (None,) * (each.ndim - 1)
-            second = np.where(which[axes], own[axes] * each, second)
+            second = np.where(beside(which, each), beside(own, each) * each, second)
         heft, tail = (
             np.where(which, theirs, known) if np.ndim(known) else known
             for theirs, known in zip(self._told(own), (sums.heft, sums.tail), strict=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from daskmix.block import Array
+from daskmix.covariance import beside
 from daskmix.kernels import Order
 from daskmix.reduction import Sums
 
@@ -149,7 +150,7 @@ def of_each(share: Array, values: Array, order: Order) -> Array:
     """This share of each component's values, or, pooled, the sum of these."""
     if order is Order.pooled:
         return np.einsum("k,kde->de", share, values)
-    return share[(slice(None),) + (None,) * (values.ndim - 1)] * values
+    return beside(share, values) * values
 
 
 def in_units(values: Array, scale: Array) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import betaln, digamma, gammaln
 
 from daskmix.block import Array
-from daskmix.covariance import Covariance
+from daskmix.covariance import Covariance, beside
 from daskmix.family import Family
 from daskmix.kernels import Order
 from daskmix.mixture import Mixture
@@ -55,7 +55,7 @@ class Prior:
             values = (self.scatter + scatter / k) / freedom[0]
         else:
             own = self.scatter + (scatter / d if order is Order.trace else scatter)
-            values = own / freedom[(slice(None),) + (None,) * (scatter.ndim - 1)]
+            values = own / beside(freedom, scatter)
         counts = self.mean_precision + mass
         return Posterior(
             self._concentrations(mass), counts, means, freedom, family.structure.covariance.of(values), family

@@ -15,9 +15,9 @@ HOUSE = Path(daskmix.__file__).parent
 ORDER = [
     "errors", "arrays", "block", "reduction", "kernels", "kernels.gaps", "kernels.reference", "kernels.elementary",
     "kernels.jit", "kernels.registers", "kernels.tiles", "kernels.assigning", "kernels.pruned", "kernels.explaining",
-    "kernels.observing", "kernels.compiled", "device", "sampling", "describing", "covariance", "structures", "given",
-    "centroids", "directions", "moments", "family", "mixture", "sharing", "derived", "variational", "criteria",
-    "algorithms", "algorithms.base", "algorithms.seeding", "algorithms.lloyd", "algorithms.bisecting",
+    "kernels.observing", "kernels.compiled", "device", "sampling", "describing", "covariance", "structures",
+    "centroids", "directions", "moments", "given", "family", "mixture", "sharing", "derived", "variational",
+    "criteria", "algorithms", "algorithms.base", "algorithms.seeding", "algorithms.lloyd", "algorithms.bisecting",
     "algorithms.em", "algorithms.stochastic", "algorithms.merging", "algorithms.resampling", "algorithms.variational",
     "algorithms.acceleration", "algorithms.racing", "algorithms.contrasting", "passes", "rows", "sources",
     "sources.dask", "sources.labelled", "sources.zarr", "engines", "engines.keep", "engines.local", "engines.dask",

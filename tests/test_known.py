@@ -115,6 +115,14 @@ def test_what_is_known_decides_between_optima():
         assert (label == classes).mean() > 0.95
 
 
+@pytest.mark.parametrize("more", [{}, {"noise": True}, {"min_weight": 0.01, "on_collapse": "restart"}])
+def test_what_is_known_costs_no_pass(more):
+    lazy = da.from_array(X, chunks=(300, 2))
+    model = GaussianMixture(3, accelerate="none", tol=0, max_iter=4, random_state=0, **more).fit(lazy, Y)
+    assert model.n_passes_ == 1 + 4 + 1
+    assert [record["rows"] for record in model.history_] == [len(X)] * 6
+
+
 def test_few_known_rows_among_many_name_the_components():
     big = np.concatenate([X] * 200)
     y = np.full(len(big), -1)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from daskmix.block import Array
-from daskmix.covariance import Covariance
+from daskmix.covariance import Covariance, beside
 from daskmix.errors import InputError
 from daskmix.given import Held
 from daskmix.kernels import Frame, Order
 from daskmix.mixture import Mixture
+from daskmix.moments import TINY
 from daskmix.structures import Structure
 
 NAMES = ("weights", "means", "covariances")
@@ -43,14 +44,10 @@ class Given:
         if free.all():
             return weights
         left = 1.0 - given[~free].sum()
-        return np.where(free, left * weights / max(weights[free].sum(), np.finfo(np.float64).tiny), given)
+        return np.where(free, left * weights / max(weights[free].sum(), TINY), given)
 
     def _over(self, covariance: Covariance) -> Covariance:
-        if self.covariance is None or not self.known.any():
-            return covariance
-        if self.known.all():
-            return self.covariance
-        return covariance.with_components(self.known, self.covariance)
+        return covariance if self.covariance is None else covariance.with_components(self.known, self.covariance)
 
     def held(self, which: Mapping[str, Array]) -> Held | None:
         """What of this stays, by the components whose weights, means and covariances do.
@@ -127,7 +124,7 @@ def _covariance(
     if structure.order is not Order.pooled:
         known = ~np.isnan(values.reshape(k, -1)).any(axis=1)
         identity = np.eye(d) if structure.order is Order.full else np.ones(shape[1:])
-        values = np.where(known[(slice(None),) + (None,) * (values.ndim - 1)], values, identity)
+        values = np.where(beside(known, values), values, identity)
     matrices = structure.order in (Order.full, Order.pooled)
     if not np.all(np.linalg.eigvalsh(values) > 0 if matrices else values > 0):
         raise InputError("precisions_init must be positive definite")
