@@ -19,7 +19,7 @@ ORDER = [
     "centroids", "directions", "moments", "given", "family", "mixture", "sharing", "derived", "variational",
     "criteria", "algorithms", "algorithms.base", "algorithms.seeding", "algorithms.lloyd", "algorithms.bisecting",
     "algorithms.em", "algorithms.stochastic", "algorithms.merging", "algorithms.resampling", "algorithms.variational",
-    "algorithms.acceleration", "algorithms.racing", "algorithms.contrasting", "passes", "rows", "sources",
+    "algorithms.acceleration", "algorithms.racing", "algorithms.contrasting", "passes", "rows", "objects", "sources",
     "sources.dask", "sources.labelled", "sources.zarr", "engines", "engines.keep", "engines.local", "engines.dask",
     "hooks", "answers", "fitting", "race", "store", "estimators.base", "estimators.others", "estimators.after",
     "estimators.cluster_base", "estimators.kmeans", "estimators.bisecting_kmeans", "estimators.mixture_held",
