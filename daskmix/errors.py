@@ -72,12 +72,28 @@ class IncompleteStoreError(DaskmixError, ValueError):
     """A store was begun and never finished."""
 
 
+class CheckpointError(DaskmixError, ValueError):
+    """A checkpoint is of another fit, or nothing of it can be used."""
+
+
+class DamagedError(CheckpointError):
+    """What is stored is torn or was changed."""
+
+
+class CheckpointTakenError(CheckpointError, FileExistsError):
+    """Another process writes to the same checkpoint."""
+
+
 class VersionMismatchError(DaskmixError, RuntimeError):
     """Client, scheduler and workers do not run the same packages."""
 
 
 class AsynchronousClientError(DaskmixError, RuntimeError):
     """The active client is asynchronous; a fit waits for its answers."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint could not be written, or a damaged one was passed over."""
 
 
 class EmptyClusterWarning(UserWarning):

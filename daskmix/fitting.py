@@ -12,8 +12,9 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from daskmix.algorithms.base import Algorithm, Once
+from daskmix.algorithms.base import Algorithm, Once, Outcome
 from daskmix.block import Array, Missing
+from daskmix.checkpoint import Checkpoint, Standing
 from daskmix.device import GpuEngine
 from daskmix.engines.dask import engine_for
 from daskmix.engines.keep import NOTHING, Keep
@@ -55,6 +56,9 @@ class Fit:
     covariance: Any = None  # of all rows, once it was asked for
     known_means: Any = None  # (k, d) of the rows whose component is known, NaN where there are none
     samples: dict[tuple[int, int], Rows] = field(default_factory=dict)  # parts of samples, shared by models
+    checkpoint: Checkpoint | None = None
+    states: Sequence[Any] = ()  # of the stage that is under way
+    interrupt: KeyboardInterrupt | None = None
 
     def __post_init__(self) -> None:
         engine = engine_for(self.rows, self.keep)
@@ -117,12 +121,43 @@ class Fit:
         (state,) = self.run([once], [once.start()], what)
         return state.model
 
+    def run_to_models(
+        self, algorithms: Sequence[Algorithm[Any, Any]], states: Sequence[Any], what: str, measure: str
+    ) -> Any:
+        """The same; where the user interrupts it the best state so far alone, if its model can be used.
+
+        What is to be done with a model is done, then `end` raises the interrupt.
+        """
+        try:
+            return self.run(algorithms, states, what, measure)
+        except KeyboardInterrupt as interrupt:
+            best = self._cut_off(algorithms, measure)
+            if best is None:
+                raise
+            self.interrupt = interrupt
+            return [best]
+
+    def end(self) -> None:
+        """Raise the interrupt that ended the passes, if one did."""
+        if self.interrupt is not None:
+            raise self.interrupt
+
+    def _cut_off(self, algorithms: Sequence[Algorithm[Any, Any]], measure: str) -> Any:
+        sign = 1.0 if measure == "inertia" else -1.0
+        each = zip(algorithms, self.states, strict=False)  # there are none before the first pass
+        left = [(a, state) for a, state in each if state.outcome is not Outcome.failed]
+        if not left:
+            return None
+        algorithm, best = min(left, key=lambda pair: sign * pair[1].objective)
+        return algorithm.cut_off(best)
+
     def run(
         self, algorithms: Sequence[Algorithm[Any, Any]], states: Sequence[Any], what: str, measure: str = ""
     ) -> Any:
-        """Passes until every algorithm is done; the final states."""
+        """Passes until every algorithm is done; the final states. A stage that was begun before goes on."""
+        self.states = states = self._begun(states)
         for done in passes(algorithms, self.rows, engine=self.engine, states=states):
-            states = done.states
+            self.states = states = done.states
             if done.read.refused and not any(record["refused"] for record in self.history):
                 warnings.warn(
                     f"scratch could not be written for {done.read.refused} chunks (a full disk, a quota, or no such "
@@ -153,9 +188,24 @@ class Fit:
             if not self.history:
                 record["fingerprint"] = fingerprint() | ({} if self.device is None else {"device": self.device})
             self.history.append(record)
+            self._committed(what, states)
             for hook in self.hooks:
                 hook(record)
         return states
+
+    def _begun(self, states: Sequence[Any]) -> Sequence[Any]:
+        """The states that the next stage goes on from: those that a checkpoint has, else these."""
+        standing = self.checkpoint.begin() if self.checkpoint else None
+        if standing is None:
+            return states
+        self.history[:] = map(dict, standing.history)
+        self.sample_read, self.sampling_seconds = standing.sample_read, standing.sampling_seconds
+        return standing.states
+
+    def _committed(self, what: str, states: Sequence[Any]) -> None:
+        if self.checkpoint:
+            standing = Standing(tuple(states), tuple(self.history), self.sample_read, self.sampling_seconds)
+            self.checkpoint.note(what, standing, ends=all(s.outcome is not Outcome.running for s in states))
 
     @contextmanager
     def sampling(self) -> Iterator[None]:

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
 import threadpoolctl
+from zarr.abc.store import Store
 
 from daskmix.engines.dask import processor
 from daskmix.engines.keep import Keep, keep_for
@@ -50,6 +51,12 @@ class Run:
         estimator's `verbose` is set.
     callbacks : tuple of callables
         Each is called after every pass with its record, a mapping (see below).
+    checkpoint : str, path, Zarr store or None
+        Where the states of a fit are kept, so that the same fit goes on from there to the same bits should it be cut
+        off: a folder, a URL or a store that holds nothing else. They are of one fit: another is refused. Delete it when
+        the model is saved.
+    checkpoint_every : float
+        Seconds between two commits, 0 for one after each pass.
     device : "cuda" or None
         Where the passes of a fit compute. None is where the rows are: on the CPU, or on the GPU if the chunks of X are
         CuPy arrays. "cuda" moves each tile of rows to the GPU of the worker that reads it, with CuPy. This is the one
@@ -75,6 +82,8 @@ class Run:
     scratch: str | os.PathLike[str] | None = None
     progress: Literal["auto", "terminal", "log", False] = "auto"
     callbacks: tuple[Callback, ...] = ()
+    checkpoint: Any = None
+    checkpoint_every: float = 0.0
     device: Literal["cuda"] | None = None
 
     def __post_init__(self) -> None:
@@ -83,6 +92,11 @@ class Run:
         limit = self.cache_limit
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 0):
             raise InputError(f"cache_limit={limit!r} must be a number of bytes, or None")
+        if not isinstance(self.checkpoint, str | os.PathLike | Store | None):
+            raise InputError(f"checkpoint={self.checkpoint!r} must be a path, a URL or a Zarr store, or None")
+        every = self.checkpoint_every
+        if isinstance(every, bool) or not isinstance(every, Real) or not 0 <= every < np.inf:
+            raise InputError(f"checkpoint_every={every!r} must be a number of seconds, not negative")
         if self.progress not in PROGRESS:
             raise not_one_of("progress", self.progress, PROGRESS)
         if self.device not in DEVICES:

@@ -44,7 +44,7 @@ def listing(place: Any, prefix: str = "") -> dict[str, Stat]:
     if isinstance(place, LocalStore):
         return _in_folder(str(place.root), prefix)
     if isinstance(place, FsspecStore):
-        return _in_filesystem(_synchronous(place.fs), place.path, prefix)
+        return _in_filesystem(synchronous(place.fs), place.path, prefix)
     if isinstance(place, Store):
         return _of_coroutine(_in_store(place, prefix))
     name = os.fspath(place)
@@ -105,7 +105,7 @@ def _stat(info: dict[str, Any]) -> Stat:
     return Stat(info.get("size"), tag.strip('"'))
 
 
-def _synchronous(fs: Any) -> Any:
+def synchronous(fs: Any) -> Any:
     """The same filesystem, to be called from any thread: a store's own waits for an event loop."""
     if not getattr(fs, "asynchronous", False):
         return fs

@@ -174,10 +174,19 @@ class _Shared:
     def of(faces: Sequence[Any], X: Source, where: Mapping[str, Any]) -> _Shared:
         for face in faces:
             face._check_options()
-        opened, fit = faces[0]._begin(X, where["sample_weight"], where["sample_dims"], where["variables"])
-        seed = faces[0]._draw_seed()
+        tried = [
+            {
+                name: face.get_params()[name]
+                for name in ("n_clusters", "n_components", "covariance_type")
+                if hasattr(face, name)
+            }
+            for face in faces
+        ]
+        opened, fit = faces[0]._begin(
+            X, where["sample_weight"], where["sample_dims"], where["variables"], more={"tried": tried}
+        )
         for face in faces:
-            face.seed_ = seed
+            face.seed_ = faces[0].seed_
         return _Shared(faces, opened, fit)
 
     def survey(self, k: int, parameters: int) -> tuple[Summary, Sample]:

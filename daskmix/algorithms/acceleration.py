@@ -104,6 +104,11 @@ class Accelerated(Algorithm[AcceleratedState, Any]):
             return replace(state, inner=told, gap=np.nan if told.outcome is Outcome.failed else 0.0)
         return self._onward(state, told, value)
 
+    def cut_off(self, state: AcceleratedState) -> AcceleratedState | None:
+        # A guess that nothing is known of yet is no better than what it was guessed from.
+        inner = self.algorithm.cut_off(self.algorithm.at(state.inner, state.safe) if state.proposed else state.inner)
+        return None if inner is None else replace(state, inner=inner)
+
     def _back(self, state: AcceleratedState, told: Any) -> AcceleratedState:
         """The pass is lost: on from the image of the last model that was kept."""
         inner = self.algorithm.back(state.inner, told, state.safe)
@@ -232,6 +237,10 @@ class LocalSteps(Iteration[LocalState, Moments]):
             return LocalState(told, told.model, state.steps)
         model, taken = self._further(before, told, answer, state.steps)
         return LocalState(told, model, state.steps if taken == state.steps else max(1, taken // 2))
+
+    def cut_off(self, state: LocalState) -> LocalState | None:
+        inner = self.algorithm.cut_off(self._asking(state))
+        return None if inner is None else replace(state, inner=inner)
 
     def _asking(self, state: LocalState) -> EMState:
         return state.inner if state.model is state.inner.model else self.algorithm.at(state.inner, state.model)

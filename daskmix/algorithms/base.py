@@ -38,6 +38,10 @@ class Algorithm(ABC, Generic[S, A]):
     def tell(self, state: S, answer: A) -> S:
         """The state after that pass."""
 
+    def cut_off(self, state: S) -> S | None:
+        """The state where a user has had enough: its model can be used, but was not measured; None without a model."""
+        return None
+
 
 class Iteration(Algorithm[S, A]):
     """An algorithm whose passes repeat one map, which never makes a model worse.
@@ -135,6 +139,10 @@ class Chain(Algorithm[ChainState, Any]):
         if state.second:
             return ChainState(True, self.then.tell(state.inner, answer))
         return self._on(ChainState(False, self.first.tell(state.inner, answer)))
+
+    def cut_off(self, state: ChainState) -> ChainState | None:
+        inner = self.then.cut_off(state.inner) if state.second else None
+        return None if inner is None else ChainState(True, inner)
 
     def _on(self, state: ChainState) -> ChainState:
         if state.inner.outcome is Outcome.running:

@@ -195,6 +195,9 @@ class Bisecting(Algorithm[BisectingState, Answers]):
             most = max(most, own.n_iter)
         return self._went_on(BisectingState(root, active, n_iter=most))
 
+    def cut_off(self, state: BisectingState) -> BisectingState | None:
+        return replace(state, outcome=Outcome.exhausted)  # a smaller tree, all of whose leaves were measured
+
     def _went_on(self, state: BisectingState) -> BisectingState:
         """With the splits begun that are needed now."""
         _, unknown = grown(state.root, self.k, self.merit)

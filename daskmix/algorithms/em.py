@@ -147,6 +147,9 @@ class EM(Iteration[EMState, Moments]):
         now = replace(now, notes=(*state.notes, note))
         return replace(now, settled=Outcome.exhausted) if now.n_iter >= self.max_iter else now
 
+    def cut_off(self, state: EMState) -> EMState | None:
+        return replace(state, outcome=Outcome.exhausted, score=np.nan, certainty=np.nan)
+
     def value(self, state: EMState, answer: Moments) -> float:
         return (answer.score + state.model.log_prior(self.floor)) / float(answer.mass.sum())
 

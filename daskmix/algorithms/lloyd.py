@@ -85,6 +85,9 @@ class Lloyd(Iteration[LloydState, Assignment]):
             return replace(now, settled=Outcome.converged)
         return replace(now, settled=Outcome.exhausted) if now.n_iter >= self.max_iter else now
 
+    def cut_off(self, state: LloydState) -> LloydState | None:
+        return None if state.mass is None else replace(state, outcome=Outcome.exhausted, cost=np.nan)
+
     def value(self, state: LloydState, answer: Assignment) -> float:
         # The logarithm, so that differences are relative.
         return -float(np.log(answer.cost)) if answer.cost > 0 else np.inf

@@ -49,3 +49,7 @@ class Stochastic(Algorithm[StochasticState, Moments]):
         if told.settled or told.outcome is Outcome.failed:
             told = self.algorithm.settle(self.algorithm.at(told, state.best), Outcome.converged)
         return replace(state, inner=told)
+
+    def cut_off(self, state: StochasticState) -> StochasticState | None:
+        inner = self.algorithm.cut_off(self.algorithm.at(state.inner, state.best))
+        return None if inner is None else replace(state, inner=inner)

@@ -73,3 +73,6 @@ class Variational(Algorithm[VariationalState, Moments]):
             outcome = Outcome.exhausted
         path = model.mixture.path(self.dtype, state.path)
         return VariationalState(model, path, outcome, n_iter, bound, objective, gain)
+
+    def cut_off(self, state: VariationalState) -> VariationalState | None:
+        return replace(state, outcome=Outcome.exhausted, bound=np.nan, objective=np.nan)

@@ -10,6 +10,7 @@ import click
 
 from daskmix.errors import (
     BadChunkError,
+    CheckpointError,
     DaskmixError,
     IncompleteStoreError,
     InputError,
@@ -29,6 +30,7 @@ BAD_INPUT = (
     BadChunkError,
     SchemaError,
     IncompleteStoreError,
+    CheckpointError,
 )
 DEBUG = "daskmix.debug"
 OPTIONS = {'missing="drop"': "--missing drop", "run=Run(scratch=...)": "--scratch"}  # what Python's words are here

@@ -246,6 +246,14 @@ _keeping = _several(
         help="A folder on a local disk for scratch, on a cluster on each worker; by default the worker's "
         "local-directory, or Dask's temporary-directory.",
     ),
+    click.option(
+        "--checkpoint", metavar="STORE",
+        help="Where the states of the fit are kept after each pass: the same command goes on from there.",
+    ),
+    click.option(
+        "--checkpoint-every", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
+        help="Least time between two of them; 0, the default, for one after each pass.",
+    ),
     click.option("--quiet", is_flag=True, help="No progress."),
 )  # fmt: skip
 
@@ -258,13 +266,19 @@ def how_to_keep(command: Any) -> Any:
         cache: Literal["auto", "memory", "disk", "off"],
         cache_limit: int | None,
         scratch: str | None,
+        checkpoint: str | None,
+        checkpoint_every: float,
         quiet: bool,
         **others: Any,
     ) -> Any:
         from daskmix import Run
 
         progress: Literal["terminal", "log"] = "terminal" if sys.stderr.isatty() else "log"
-        return command(run=Run(cache, cache_limit, scratch, progress=False if quiet else progress), **others)
+        run = Run(
+            cache, cache_limit, scratch, False if quiet else progress,
+            checkpoint=checkpoint, checkpoint_every=checkpoint_every,
+        )  # fmt: skip
+        return command(run=run, **others)
 
     return _keeping(with_run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from daskmix.errors import InputError, VariableNotFoundError
 
 def opened(source: str, variables: Sequence[str], weights: str | None = None) -> tuple[Any, Any]:
     """Rows and weights of a store, lazily; refused where writing the store was interrupted."""
-    from daskmix.sources.zarr import Stored, open_path
+    from daskmix.sources.zarr import open_path
     from daskmix.store import refuse_incomplete
 
     refuse_incomplete(source)
@@ -24,7 +25,7 @@ def opened(source: str, variables: Sequence[str], weights: str | None = None) ->
     weight = open_path(source, [weights]).lazy
     if variables:
         return X, weight
-    X = Stored(X.lazy.drop_vars(weights), X.bare.drop_vars(weights))
+    X = replace(X, lazy=X.lazy.drop_vars(weights), bare=X.bare.drop_vars(weights))
     if not X.lazy.data_vars:
         raise VariableNotFoundError(f"{source} has no variable beside the weights {weights!r}; nothing is left to fit")
     return X, weight

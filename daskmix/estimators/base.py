@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
+from types import MappingProxyType
 from typing import Any, Self
 
 import dask
@@ -21,7 +22,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from daskmix import answers, rows
 from daskmix.answers import RowFunction
 from daskmix.block import Array, Missing, unmasked, working_dtype
+from daskmix.checkpoint import Checkpoint
 from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError, VariableNotFoundError, not_one_of
+from daskmix.estimators.identity import identity
 from daskmix.fitting import Fit, sample_size
 from daskmix.hooks import Run
 from daskmix.rows import Rows
@@ -36,6 +39,7 @@ from daskmix.sources.zarr import (
     rows_from_stored_variables,
 )
 from daskmix.store import COMMON, save_model, vacant
+from daskmix.vault import vault
 
 Source = Any  # what a user passes as X
 WAYS_WITH_MISSING = ("raise", "drop", "em")
@@ -291,8 +295,13 @@ class Estimator(BaseEstimator):
         variables: Any,
         labels_to: Any = None,
         history: Sequence[dict[str, Any]] | None = None,
+        y: Any = None,
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> tuple[Source, Fit]:
-        """X, opened, and a fit to its rows; one that goes on has a history, and its features."""
+        """X, opened, and a fit to its rows; one that goes on with a model has a history, and its features.
+
+        `y`, and `more` than the parameters, count where a checkpoint is to tell whether two fits are the same.
+        """
         if self.run is not None and not isinstance(self.run, Run):
             raise InputError(f"run={self.run!r} must be a daskmix.Run, or None")
         if labels_to is not None:
@@ -300,12 +309,20 @@ class Estimator(BaseEstimator):
         opened = self._opened(X, variables)
         found = self._rows(opened, weight, sample_dims, reset=history is None)
         run, gaps = self.run or Run(), weight is not None or found.missing is not Missing.refuse
-        return opened, Fit(found, run.hooks(self.verbose), run.keep(), run.device, gaps, list(history or ()))
+        fit = Fit(found, run.hooks(self.verbose), run.keep(), run.device, gaps, list(history or ()))
+        if history is None:
+            self.seed_ = self._draw_seed()
+            if run.checkpoint is not None:
+                fit.checkpoint = Checkpoint(vault(run.checkpoint), float(run.checkpoint_every))
+                same = identity(self, opened, weight, sample_dims, y, more)
+                self.seed_ = fit.checkpoint.open(same, self.seed_)
+        return opened, fit
 
     def _remember(self, fit: Fit) -> Self:
         self.history_ = fit.history
         self.n_passes_ = len(fit.history)
         self.bytes_read_ = fit.bytes_read
+        fit.end()
         return self
 
     def _hand_over(self, other: Estimator) -> None:

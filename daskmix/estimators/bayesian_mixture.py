@@ -210,7 +210,6 @@ class BayesianGaussianMixture(MixtureEstimator):
         k = self._check_options()
         opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
         self._check_shapes(fit.rows.d)
-        self.seed_ = self._draw_seed()
         parameters = self._family().n_parameters(k, fit.rows.d)
         with fit:
             summary, sample = fit.survey(k, self._sample_rows(fit.rows, k, parameters), self.seed_)
@@ -222,7 +221,7 @@ class BayesianGaussianMixture(MixtureEstimator):
             left = self._left(fit, self.max_iter, other=-1)  # no pass measures what came out: the bound is known
             algorithm = Variational(prior, frame, fit.rows.dtype, floor, float(self.tol), left)
             states = [algorithm.start(posterior) for posterior in posteriors]
-            ended = fit.run([algorithm] * len(states), states, "variational", "evidence bound")
+            ended = fit.run_to_models([algorithm] * len(states), states, "variational", "evidence bound")
         self._keep(_best(ended), frame, own)
         self._remember(fit)
         if not self.converged_:

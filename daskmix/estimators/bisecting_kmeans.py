@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
+from daskmix.algorithms.base import Outcome
 from daskmix.algorithms.bisecting import Bisecting, Node, Path, flat, grown
 from daskmix.algorithms.lloyd import Lloyd
 from daskmix.algorithms.seeding import plus_plus
@@ -142,7 +143,6 @@ class BisectingKMeans(ClusterEstimator):
         k = self._check_options()
         merit = MERITS[self.bisecting_strategy]
         opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
-        self.seed_ = self._draw_seed()
         with fit:
             summary, sample = fit.survey(k, self._sample_rows(fit.rows, k, 0), self.seed_)
             lloyd = self._lloyd(fit, summary)
@@ -150,8 +150,9 @@ class BisectingKMeans(ClusterEstimator):
             root = Node(frame.enter(summary.mean), summary.mass, scatter * float(frame.scale[0]) ** 2)
             starts = _Starts(fit, lloyd, sample, self.seed_, int(self.n_init))
             algorithm = Bisecting(lloyd, k, merit, starts)
-            (ended,) = fit.run([algorithm], [algorithm.start(root)], "bisecting", "inertia")
-        self._keep(ended.root, k, merit, frame, ended.n_iter)
+            (ended,) = fit.run_to_models([algorithm], [algorithm.start(root)], "bisecting", "inertia")
+        converged = ended.outcome is Outcome.converged
+        self._keep(ended.root, k, merit, frame, ended.n_iter, converged)
         self._labels, self._fitted_on = None, (opened, sample_dims)
         self._remember(fit)
         if labels_to is not None:
@@ -167,9 +168,11 @@ class BisectingKMeans(ClusterEstimator):
         self._check_reads()
         return k
 
-    def _keep(self, root: Node, k: int, merit: Callable[[Node], float], frame: Frame, n_iter: int) -> None:
+    def _keep(
+        self, root: Node, k: int, merit: Callable[[Node], float], frame: Frame, n_iter: int, converged: bool
+    ) -> None:
         leaves, _ = grown(root, k, merit)
-        if len(leaves) < k:
+        if converged and len(leaves) < k:
             warnings.warn(
                 f"Number of distinct clusters ({len(leaves)}) found smaller than n_clusters ({k}). "
                 "Possibly due to duplicate points in X.",
@@ -182,7 +185,7 @@ class BisectingKMeans(ClusterEstimator):
         self.cluster_centers_ = frame.leave(np.stack([node.centre for node in nodes]))
         self.cluster_weights_ = np.array([node.mass for node in nodes])
         self.inertia_ = sum(node.cost for node in nodes) / float(frame.scale[0]) ** 2
-        self.n_iter_, self.converged_, self.gap_estimate_ = n_iter, True, np.nan
+        self.n_iter_, self.converged_, self.gap_estimate_ = n_iter, converged, np.nan
         self._n_features_out = len(nodes)
 
     def _label_function(self) -> tuple[Callable[[Array, bool], Array], int]:

@@ -323,10 +323,10 @@ class GaussianMixture(AfterFit):
             The active cluster has other versions of packages, or its client cannot wait for answers.
         """
         k = self._check_options()
-        opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
+        known = y if self.semi_supervised else None
+        opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to, y=known)
         fit = self._with_known(fit, opened, y, k, sample_dims)
         given_prior(self.prior, self._structure().order, fit.rows.d)
-        self.seed_ = self._draw_seed()
         parameters = self._family().n_parameters(k, fit.rows.d)
         with fit:
             summary, sample = fit.survey(k, self._sample_rows(fit.rows, k, parameters), self.seed_)
@@ -342,13 +342,13 @@ class GaussianMixture(AfterFit):
             if accelerates:
                 algorithm = start.accelerated(left, summary.rows)
             states = [algorithm.start(model) for model in models]
-            ended = fit.run([algorithm] * len(models), states, self.algorithm, self._measure())
+            ended = fit.run_to_models([algorithm] * len(models), states, self.algorithm, self._measure())
         best = _best(ended, self.algorithm == "cem")
         self._keep(best, start, summary.mass)
+        self._remember(fit)
         for note in best.notes:
             warnings.warn(note, CollapsedComponentWarning, stacklevel=2)
         self._warn(accelerates)
-        self._remember(fit)
         if labels_to is not None:
             write_rows(self.predict(opened, sample_dims=sample_dims), labels_to)
         return self

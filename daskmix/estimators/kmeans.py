@@ -207,16 +207,15 @@ class KMeans(ClusterEstimator):
         """
         k = self._check_options()
         opened, fit = self._begin(X, sample_weight, sample_dims, variables, labels_to)
-        self.seed_ = self._draw_seed()
         with fit:
             summary, sample = fit.survey(k, self._sample_rows(fit.rows, k, 0), self.seed_)
             lloyd = self._lloyd(fit, summary)
             algorithms, states = self._starts(k, fit, lloyd, summary.rows, sample)
-            ended = fit.run(algorithms, states, "lloyd", "inertia")
+            ended = fit.run_to_models(algorithms, states, "lloyd", "inertia")
         best = min(ended, key=lambda state: state.cost)
         self._keep(best, lloyd.frame, opened, sample_dims)
-        self._warn(best, accelerated=hasattr(best, "rejected"))
         self._remember(fit)
+        self._warn(best, accelerated=hasattr(best, "rejected"))
         if labels_to is not None:
             write_rows(self.predict(opened, sample_dims=sample_dims), labels_to)
         return self

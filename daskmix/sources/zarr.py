@@ -35,6 +35,7 @@ class Stored:
 
     lazy: Any  # xr.Dataset, xr.DataArray or da.Array
     bare: Any  # xr.Dataset, xr.DataArray (neither of them Dask's) or zarr.Array
+    place: Any = None  # the path or URL of a group
 
 
 def is_path(x: Any) -> bool:
@@ -72,7 +73,7 @@ def open_path(path: Any, variables: Sequence[str] | None = None) -> Stored:
     shards: dict[Hashable, int] = {}
     for variable in bare.values():
         shards |= dict(zip(variable.dims, variable.encoding.get("shards") or (), strict=False))
-    stored = Stored(xr.open_zarr(name, consolidated=consolidated, chunks=shards), bare)
+    stored = Stored(xr.open_zarr(name, consolidated=consolidated, chunks=shards), bare, name)
     if not variables:
         return stored
     absent = [v for v in variables if v not in bare.data_vars]
@@ -80,7 +81,7 @@ def open_path(path: Any, variables: Sequence[str] | None = None) -> Stored:
         raise VariableNotFoundError(
             f"the group at {name} has no variable {absent[0]!r}; it has {', '.join(map(str, bare.data_vars))}"
         )
-    return Stored(chosen(stored.lazy, variables), chosen(stored.bare, variables))
+    return Stored(chosen(stored.lazy, variables), chosen(stored.bare, variables), name)
 
 
 def of_array(array: zarr.Array) -> Stored:
