@@ -2,8 +2,7 @@
 
 import doctest
 import re
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
@@ -25,12 +24,12 @@ def test_every_block_of_code_has_its_output_beside_it():
 
 
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
-def test_a_block_prints_what_stands_below_it(tmp_path, example):
+def test_a_block_prints_what_stands_below_it(tmp_path, monkeypatch, capsys, example):
     code, output = example
     (tmp_path / "block.py").write_text(code)
-    ran = subprocess.run([sys.executable, "block.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == output
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("block.py", run_name="__main__")
+    assert capsys.readouterr().out == output
 
 
 @pytest.mark.parametrize("name", estimators.__all__)

@@ -205,7 +205,9 @@ def test_features_in_very_different_units_do_not_disturb_each_other():
 
 
 @pytest.mark.parametrize(
-    ("load", "k"), [(load_iris, 3), (load_wine, 3), (load_breast_cancer, 2), (load_digits, 10)], ids=lambda v: str(v)
+    ("load", "k"),
+    [(load_iris, 3), (load_wine, 3), (load_breast_cancer, 2), (load_digits, 10)],
+    ids=["iris", "wine", "breast cancer", "digits"],
 )
 def test_the_best_of_many_starts_is_no_worse_than_scikit_learns(load, k):
     x = load(return_X_y=True)[0]
