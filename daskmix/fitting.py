@@ -18,6 +18,7 @@ from daskmix.device import GpuEngine
 from daskmix.engines.dask import engine_for
 from daskmix.engines.keep import NOTHING, Keep
 from daskmix.engines.local import one_blas_thread
+from daskmix.engines.patience import USUAL, Patience
 from daskmix.errors import CollapsedComponentWarning, InputError, ScratchFullWarning
 from daskmix.hooks import Callback, fingerprint
 from daskmix.passes import Tally, passes
@@ -55,9 +56,10 @@ class Fit:
     covariance: Any = None  # of all rows, once it was asked for
     known_means: Any = None  # (k, d) of the rows whose component is known, NaN where there are none
     samples: dict[tuple[int, int], Rows] = field(default_factory=dict)  # parts of samples, shared by models
+    patience: Patience = USUAL  # with what goes wrong on a cluster
 
     def __post_init__(self) -> None:
-        engine = engine_for(self.rows, self.keep)
+        engine = engine_for(self.rows, self.keep, self.patience)
         self.engine = GpuEngine(engine) if self.device == "cuda" else engine
 
     def __enter__(self) -> Self:

@@ -300,7 +300,12 @@ class Estimator(BaseEstimator):
         opened = self._opened(X, variables)
         found = self._rows(opened, weight, sample_dims, reset=history is None)
         run, gaps = self.run or Run(), weight is not None or found.missing is not Missing.refuse
-        return opened, Fit(found, run.hooks(self.verbose), run.keep(), run.device, gaps, list(history or ()))
+        hooks, history = run.hooks(self.verbose), list(history or ())
+        return opened, Fit(found, hooks, run.keep(), run.device, gaps, history, patience=run.patience())
+
+    def _asking(self, rows: Rows) -> Fit:
+        """One pass over rows that asks something else than a fit does."""
+        return Fit(rows, patience=(self.run or Run()).patience())
 
     def _remember(self, fit: Fit) -> Self:
         self.history_ = fit.history
