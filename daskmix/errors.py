@@ -64,6 +64,14 @@ class BadChunkError(DaskmixError, OSError):
     """A chunk of the input cannot be read or decoded."""
 
 
+class SourceUnavailableError(BadChunkError):
+    """A store cannot be reached, or its server does not give what it is asked for; it may pass."""
+
+
+class AccessDeniedError(DaskmixError, PermissionError):
+    """A store is there, but may not be read with these credentials."""
+
+
 class SchemaError(DaskmixError, ValueError):
     """A stored model is not one that this version can read."""
 
@@ -94,6 +102,28 @@ class AsynchronousClientError(DaskmixError, RuntimeError):
 
 class CheckpointWarning(UserWarning):
     """A checkpoint could not be written, or a damaged one was passed over."""
+
+
+class ClusterLostError(DaskmixError, ConnectionError):
+    """The Dask cluster is gone for good, or what was persisted on it."""
+
+
+class WorkersLostError(DaskmixError, RuntimeError):
+    """The same pass failed too often, each time because workers or connections were lost."""
+
+
+class StalledError(DaskmixError, TimeoutError):
+    """No part of a pass was finished for too long; the message says what was seen."""
+
+    hanging: bool = False  # whether threads of this process hang in what they read
+
+
+class PassRepeatedWarning(UserWarning):
+    """A pass was submitted again, as the cluster lost something that it was made of."""
+
+
+class StalledWarning(UserWarning):
+    """No part of a pass was finished for long; the message says what is seen."""
 
 
 class EmptyClusterWarning(UserWarning):

@@ -19,6 +19,7 @@ from daskmix.device import GpuEngine
 from daskmix.engines.dask import engine_for
 from daskmix.engines.keep import NOTHING, Keep
 from daskmix.engines.local import one_blas_thread
+from daskmix.engines.patience import USUAL, Patience
 from daskmix.errors import CollapsedComponentWarning, InputError, ScratchFullWarning
 from daskmix.hooks import Callback, fingerprint
 from daskmix.passes import Tally, passes
@@ -59,9 +60,10 @@ class Fit:
     checkpoint: Checkpoint | None = None
     states: Sequence[Any] = ()  # of the stage that is under way
     interrupt: KeyboardInterrupt | None = None
+    patience: Patience = USUAL  # with what goes wrong on a cluster
 
     def __post_init__(self) -> None:
-        engine = engine_for(self.rows, self.keep)
+        engine = engine_for(self.rows, self.keep, self.patience)
         self.engine = GpuEngine(engine) if self.device == "cuda" else engine
 
     def __enter__(self) -> Self:

@@ -17,11 +17,13 @@ from zarr.abc.store import Store
 
 from daskmix.engines.dask import processor
 from daskmix.engines.keep import Keep, keep_for
+from daskmix.engines.patience import Patience
 from daskmix.errors import InputError, not_one_of
 
 PROGRESS = ("auto", "terminal", "log", False)
 CACHES = ("auto", "memory", "disk", "off")
 DEVICES = ("cuda", None)
+ON_STALL = ("wait", "raise")
 
 Record = Mapping[str, Any]
 Callback = Callable[[Record], None]
@@ -62,6 +64,14 @@ class Run:
         CuPy arrays. "cuda" moves each tile of rows to the GPU of the worker that reads it, with CuPy. This is the one
         exception to "never changes the result": a GPU sums in another order, so results agree with the CPU's to
         rounding, not to the bit. `predict` and `score` compute where the rows are.
+    retries : int
+        How often a pass may be submitted again, with a `PassRepeatedWarning`, where a cluster lost what it was made of:
+        workers that died too often, the scheduler, the connection. The bits are those of an undisturbed pass.
+    stall : float or None
+        Seconds in which some part of a pass must be finished. Where none is, it is told what is seen: a cluster without
+        workers or with paused ones, a chunk whose workers die, what is at work since when. None looks for nothing.
+    on_stall : {"wait", "raise"}
+        Whether this is a `StalledWarning`, and one waits on, or a `StalledError`.
 
     Notes
     -----
@@ -85,6 +95,9 @@ class Run:
     checkpoint: Any = None
     checkpoint_every: float = 0.0
     device: Literal["cuda"] | None = None
+    retries: int = 3
+    stall: float | None = 600.0
+    on_stall: Literal["wait", "raise"] = "wait"
 
     def __post_init__(self) -> None:
         if self.cache not in CACHES:
@@ -104,11 +117,23 @@ class Run:
                 f'device={self.device!r} is not one of "cuda", None; pass "cuda" for a GPU, or leave it out to compute '
                 "where the rows are"
             )
+        if isinstance(self.retries, bool) or not isinstance(self.retries, Integral) or self.retries < 0:
+            raise InputError(f"retries={self.retries!r} must be a whole number, at least 0")
+        stall = self.stall
+        if stall is not None and (isinstance(stall, bool) or not isinstance(stall, Real) or not 0 < stall < np.inf):
+            raise InputError(f"stall={stall!r} must be a number of seconds above 0, or None")
+        if self.on_stall not in ON_STALL:
+            raise not_one_of("on_stall", self.on_stall, ON_STALL)
 
     def keep(self) -> Keep:
         """What the engine may keep."""
         scratch = None if self.scratch is None else os.path.abspath(self.scratch)
         return keep_for(self.cache, self.cache_limit, scratch)
+
+    def patience(self) -> Patience:
+        """How much trouble the engine may have."""
+        stall = None if self.stall is None else float(self.stall)
+        return Patience(int(self.retries), stall, self.on_stall)
 
     def hooks(self, verbose: int) -> tuple[Callback, ...]:
         """What to call after each pass."""

@@ -16,9 +16,10 @@ import dask
 import numpy as np
 from dask.typing import Key
 
+from daskmix import again
 from daskmix.arrays import alongside, namespace
 from daskmix.block import PARTITION_STRIDE, Array, Missing, Place, clean_weights, table, unmasked, working_dtype
-from daskmix.errors import BadChunkError, DaskmixError, InputError, InputTypeError
+from daskmix.errors import BadChunkError, DaskmixError, InputError, InputTypeError, SourceUnavailableError
 
 SMALL = 8 << 20
 LARGE = 128 << 20
@@ -75,7 +76,7 @@ class Part:
         """The rows as they are in the source."""
         began = time.perf_counter()
         try:
-            arrays, w = self.load(*values)
+            arrays, w = again.patiently(lambda: self.load(*values), again.SOURCE_PATIENCE)
             known, *arrays = arrays if self.labels else (None, *arrays)
         except (DaskmixError, MemoryError):
             raise
@@ -112,6 +113,11 @@ class Part:
 def bad_chunk(number: int, source: str, place: Place | None, error: Exception) -> BadChunkError:
     """What to raise for a chunk that cannot be read; `place` where it is known."""
     box = "" if place is None else f" (rows from {place.origin}, shape {place.shape})"
+    if again.transient(error):
+        return SourceUnavailableError(
+            f"chunk {number}{source}{box} could not be read for {again.SOURCE_PATIENCE:.3g} s: {type(error).__name__}: "
+            f"{error}; see whether its store can be reached, and run it again"
+        )
     return BadChunkError(
         f"chunk {number}{source}{box} cannot be read: {type(error).__name__}: {error}; restore this chunk or leave its "
         "rows out"

@@ -17,6 +17,7 @@ import zarr.codecs
 import zarr.errors
 import zarr.storage
 
+from daskmix.again import reached
 from daskmix.errors import BadChunkError, IncompleteStoreError, SchemaError, StoreExistsError, StoreNotFoundError
 
 SCHEMA = 1
@@ -83,7 +84,7 @@ def place_of(path: Any) -> Any:
 
 def _is_store(path: Any) -> bool:
     try:
-        zarr.open(path, mode="r")
+        reached(path, lambda: zarr.open(path, mode="r"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
     return True
@@ -207,9 +208,11 @@ def open_group(path: Any) -> zarr.Group:
     ------
     StoreNotFoundError
         There is none.
+    AccessDeniedError, SourceUnavailableError
+        Its server refuses, or cannot be reached.
     """
     try:
-        node = zarr.open(place_of(path), mode="r")
+        node = reached(path, lambda: zarr.open(place_of(path), mode="r"))
     except (FileNotFoundError, NotADirectoryError, zarr.errors.NodeNotFoundError) as error:
         raise StoreNotFoundError(f"there is no Zarr store at {path}") from error
     except (ValueError, ImportError) as error:

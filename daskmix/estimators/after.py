@@ -14,7 +14,6 @@ from daskmix.block import Array, Missing
 from daskmix.describing import Describe, Described
 from daskmix.errors import InputError
 from daskmix.estimators.others import of_same_rows
-from daskmix.fitting import Fit
 from daskmix.rows import Rows, beside, side_by_side
 from daskmix.sources.zarr import Stored
 
@@ -50,7 +49,7 @@ def cluster_stats(
     labels, k = face._label_function()
     kept = KEPT if at.size else 1  # no sample is of no rows
     asked = Describe(labels, k, d, start, rows.d - start, Missing(face.missing), kept, getattr(face, "seed_", 0))
-    with Fit(rows) as fit:
+    with face._asking(rows) as fit:
         found = fit.ask(asked, "statistics")
     return _dataset(found, names, at)
 

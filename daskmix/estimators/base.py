@@ -309,7 +309,8 @@ class Estimator(BaseEstimator):
         opened = self._opened(X, variables)
         found = self._rows(opened, weight, sample_dims, reset=history is None)
         run, gaps = self.run or Run(), weight is not None or found.missing is not Missing.refuse
-        fit = Fit(found, run.hooks(self.verbose), run.keep(), run.device, gaps, list(history or ()))
+        hooks, known = run.hooks(self.verbose), list(history or ())
+        fit = Fit(found, hooks, run.keep(), run.device, gaps, known, patience=run.patience())
         if history is None:
             self.seed_ = self._draw_seed()
             if run.checkpoint is not None:
@@ -317,6 +318,10 @@ class Estimator(BaseEstimator):
                 same = identity(self, opened, weight, sample_dims, y, more)
                 self.seed_ = fit.checkpoint.open(same, self.seed_)
         return opened, fit
+
+    def _asking(self, rows: Rows) -> Fit:
+        """One pass over rows that asks something else than a fit does."""
+        return Fit(rows, patience=(self.run or Run()).patience())
 
     def _remember(self, fit: Fit) -> Self:
         self.history_ = fit.history

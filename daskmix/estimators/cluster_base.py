@@ -77,7 +77,7 @@ class ClusterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
     ) -> float:
         """Minus the inertia of these rows; one pass."""
         check_is_fitted(self)
-        fit = Fit(self._rows(self._opened(X, variables), sample_weight, sample_dims, reset=False))
+        fit = self._asking(self._rows(self._opened(X, variables), sample_weight, sample_dims, reset=False))
         frame = cluster_frame(self.cluster_centers_, fit.rows.dtype)
         cost = fit.ask(Assign(Centroids(frame.enter(self.cluster_centers_)), frame), "score").cost
         return -float(cost) / float(frame.scale[0]) ** 2

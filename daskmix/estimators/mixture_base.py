@@ -150,7 +150,7 @@ class MixtureEstimator(DensityMixin, Estimator):
 
     def _measured(self, X: Source, weight: Any, sample_dims: Any, variables: Any) -> Moments:
         check_is_fitted(self)
-        fit = Fit(self._rows(self._opened(X, variables), weight, sample_dims, reset=False))
+        fit = self._asking(self._rows(self._opened(X, variables), weight, sample_dims, reset=False))
         model, frame = framed(self._model(), fit.rows.dtype)
         measured: Moments = fit.ask(Explain(model, frame, model.path(fit.rows.dtype), np.zeros(fit.rows.d)), "score")
         if not measured.mass.sum() > 0:
@@ -219,7 +219,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         if hasattr(self, "noise_weight_"):
             raise InputError("components with noise beside them cannot be merged, for noise belongs to no cluster")
         algorithm = Merging(partial(responsibilities, self._model()), k, int(n_clusters))
-        with Fit(self._rows(self._opened(X, variables), sample_weight, sample_dims, reset=False)) as fit:
+        with self._asking(self._rows(self._opened(X, variables), sample_weight, sample_dims, reset=False)) as fit:
             (ended,) = fit.run([algorithm], [algorithm.start()], "merge", "entropy")
         mergers = ended.mergers
         cluster = np.empty((len(mergers), k), dtype=np.int64)

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from daskmix.again import reached, transient
 from daskmix.block import Array, Missing, Place, working_dtype
 from daskmix.errors import InputTypeError, StoreNotFoundError, VariableNotFoundError
 from daskmix.rows import Part, Rows, bad_chunk, box, places
@@ -51,10 +52,16 @@ def open_path(path: Any, variables: Sequence[str] | None = None) -> Stored:
         There is nothing there.
     VariableNotFoundError
         The group has no variable of that name.
+    AccessDeniedError, SourceUnavailableError
+        Its server refuses, or cannot be reached.
     """
     name = os.fspath(path)
     if name.endswith((".parquet", ".pq", ".nc", ".csv")):
         raise InputTypeError(f"{name} is not a Zarr store; open it with Dask, pandas or xarray and pass the result")
+    return reached(name, lambda: _open(name, variables))
+
+
+def _open(name: str, variables: Sequence[str] | None) -> Stored:
     try:
         node = zarr.open(name, mode="r")
     except (FileNotFoundError, KeyError, zarr.errors.GroupNotFoundError) as error:
@@ -137,6 +144,8 @@ class _Source:
             try:
                 self.read(chunk)
             except Exception as error:
+                if transient(error):  # no chunk is to blame for a server
+                    raise
                 number = np.ravel_multi_index([a + b for a, b in zip(corner, where, strict=True)], self.counts)
                 raise bad_chunk(int(number), self.name, chunk, error) from error
 
@@ -165,7 +174,9 @@ class _LoadSome(_Load):
             return _Load.__call__(self)
         except MemoryError:
             raise
-        except Exception:
+        except Exception as error:
+            if transient(error):
+                raise
             self.source.blame(self.place, self.cuts, self.first)
             raise
 
