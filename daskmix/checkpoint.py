@@ -99,6 +99,18 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """What a store was made from, so that the same can be told: rows, model and options."""
+
+    digest: str
+    seed: int | None = None  # that was drawn; None where any will do
+
+    def is_of(self, mark: Mapping[str, Any]) -> bool:
+        """Whether a store with this mark is."""
+        return mark.get("of") == self.digest and self.seed in (None, mark.get("seed"))
+
+
 class Checkpoint:
     """Where a fit's states go, and where they come from when the fit is started again."""
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from daskmix.algorithms.base import Algorithm, Once, Outcome
 from daskmix.block import Array, Missing
-from daskmix.checkpoint import Checkpoint, Standing
+from daskmix.checkpoint import Checkpoint, Provenance, Standing
 from daskmix.device import GpuEngine
 from daskmix.engines.dask import engine_for
 from daskmix.engines.keep import NOTHING, Keep
@@ -58,6 +58,7 @@ class Fit:
     known_means: Any = None  # (k, d) of the rows whose component is known, NaN where there are none
     samples: dict[tuple[int, int], Rows] = field(default_factory=dict)  # parts of samples, shared by models
     checkpoint: Checkpoint | None = None
+    made_of: Provenance | None = None  # what tells outputs of this fit from others
     states: Sequence[Any] = ()  # of the stage that is under way
     interrupt: KeyboardInterrupt | None = None
     patience: Patience = USUAL  # with what goes wrong on a cluster

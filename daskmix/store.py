@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -16,9 +16,12 @@ import zarr
 import zarr.codecs
 import zarr.errors
 import zarr.storage
+from dask.base import tokenize
 
 from daskmix.again import reached
+from daskmix.checkpoint import Provenance
 from daskmix.errors import BadChunkError, IncompleteStoreError, SchemaError, StoreExistsError, StoreNotFoundError
+from daskmix.regions import chunked, fits, left
 
 SCHEMA = 1
 MARK = "daskmix"
@@ -57,8 +60,10 @@ def _codecs() -> tuple[Any, ...]:
     return (zarr.codecs.ZstdCodec(level=1), zarr.codecs.Crc32cCodec())
 
 
-def vacant(path: Any, overwrite: bool = False) -> bool:
-    """Make sure that a store can be written here; whether there is one to replace.
+def vacant(path: Any, overwrite: bool = False, of: Provenance | None = None) -> bool:
+    """Make sure that a store can be written here; whether there is one to replace, or to go on with.
+
+    One that was begun from the same, as `of` says, and not finished is gone on with; a half-written model is replaced.
 
     Raises
     ------
@@ -70,7 +75,7 @@ def vacant(path: Any, overwrite: bool = False) -> bool:
     root = path.root if isinstance(path, zarr.storage.LocalStore) else path
     if not taken and isinstance(root, Path) and (root.is_file() or (root.is_dir() and any(root.iterdir()))):
         raise StoreExistsError(f"{root} exists and is not a Zarr store; it is never replaced, choose another path")
-    if taken and not overwrite:
+    if taken and not overwrite and not _is_rest(path, of):
         raise StoreExistsError(f"{path} exists; pass another path, or overwrite (--overwrite) where there is one")
     return taken
 
@@ -90,23 +95,43 @@ def _is_store(path: Any) -> bool:
     return True
 
 
-def _begin(path: Any, overwrite: bool, kind: str) -> zarr.Group:
+def finished(path: Any, of: Provenance | None) -> bool:
+    """Whether there is a store that was made from the same, whole."""
+    mark = _mark_of(path)
+    return of is not None and of.is_of(mark) and bool(mark.get("complete"))
+
+
+def _is_rest(path: Any, of: Provenance | None) -> bool:
+    """Whether there is a part of a model, which is of no use, or of values that were made from the same."""
+    mark = _mark_of(path)
+    return mark.get("complete") is False and (mark.get("kind") in STATE or (of is not None and of.is_of(mark)))
+
+
+def _mark_of(path: Any) -> Mapping[str, Any]:
+    try:
+        return store_state(path)
+    except (StoreNotFoundError, SchemaError):
+        return {}
+
+
+def _begin(path: Any, overwrite: bool, kind: str, of: Provenance | None) -> zarr.Group:
     """An empty group that says that it is not complete."""
-    taken = vacant(path, overwrite)
-    return zarr.create_group(place_of(path), overwrite=taken, attributes={MARK: _mark(kind, complete=False)})
+    taken = vacant(path, overwrite, of)
+    return zarr.create_group(place_of(path), overwrite=taken, attributes={MARK: _mark(kind, False, of)})
 
 
-def _mark(kind: str, complete: bool) -> dict[str, Any]:
-    return {"kind": kind, "schema": SCHEMA, "complete": complete}
+def _mark(kind: str, complete: bool, of: Provenance | None) -> dict[str, Any]:
+    made_of = {} if of is None else {"of": of.digest, "seed": of.seed}
+    return {"kind": kind, "schema": SCHEMA, "complete": complete} | made_of
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-def save_model(model: Any, path: Any, *, overwrite: bool = False) -> None:
+def save_model(model: Any, path: Any, *, overwrite: bool = False, of: Provenance | None = None) -> None:
     """Write a fitted estimator: numbers as arrays, everything else as JSON attributes, the mark last."""
     kind = type(model).__name__
-    group = _begin(path, overwrite, kind)
+    group = _begin(path, overwrite, kind, of)
     params = {name: value for name, value in model.get_params(deep=False).items() if name not in NOT_STORED}
     plain: dict[str, Any] = {"params": {}, "fitted": {}}
     for section, values in (("params", params), ("fitted", _state(model, kind))):
@@ -116,7 +141,7 @@ def save_model(model: Any, path: Any, *, overwrite: bool = False) -> None:
             else:
                 plain[section][name] = _as_json(name, value)
     group.attrs.update({"state": plain, "versions": {"daskmix": version("daskmix")}})
-    group.attrs[MARK] = _mark(kind, complete=True)
+    group.attrs[MARK] = _mark(kind, True, of)
 
 
 def _state(model: Any, kind: str) -> dict[str, Any]:
@@ -201,8 +226,8 @@ def load(path: Any) -> Any:
     return model
 
 
-def open_group(path: Any) -> zarr.Group:
-    """The group at this path or URL, to read.
+def open_group(path: Any, mode: Literal["r", "r+"] = "r") -> zarr.Group:
+    """The group at this path or URL, to read, or to change.
 
     Raises
     ------
@@ -212,7 +237,7 @@ def open_group(path: Any) -> zarr.Group:
         Its server refuses, or cannot be reached.
     """
     try:
-        node = reached(path, lambda: zarr.open(place_of(path), mode="r"))
+        node = reached(path, lambda: zarr.open(place_of(path), mode=mode))
     except (FileNotFoundError, NotADirectoryError, zarr.errors.NodeNotFoundError) as error:
         raise StoreNotFoundError(f"there is no Zarr store at {path}") from error
     except (ValueError, ImportError) as error:
@@ -227,6 +252,8 @@ def open_group(path: Any) -> zarr.Group:
 
 def write_rows(values: Any, path: Any, *, overwrite: bool = False) -> None:
     """Write values of rows to a Zarr group, region by region from the tasks that compute them.
+
+    Where the same values were being written there and were cut off, what is there is not computed again.
 
     Parameters
     ----------
@@ -243,15 +270,33 @@ def write_rows(values: Any, path: Any, *, overwrite: bool = False) -> None:
     StoreExistsError
         There is something at `path` already.
     """
-    dataset = regular(_as_dataset(values))
-    group = _begin(path, overwrite, ROWS)
-    encoding = {name: _encoding(variable) for name, variable in dataset.items()}
+    write_values(values, path, overwrite=overwrite)
+
+
+def write_values(values: Any, path: Any, *, overwrite: bool = False, of: Provenance | None = None) -> None:
+    """The same, where more is known of what the values are made of than Dask can tell."""
+    dataset = _as_dataset(values)
+    anew, of = overwrite and of is None, of or _told(dataset)
     # xarray writes the dataset's attributes over those of the group.
-    dataset = dataset.assign_attrs({MARK: _mark(ROWS, complete=False)})
-    dataset.to_zarr(
-        group.store, group=group.path or None, mode="a", encoding=encoding, consolidated=False, zarr_format=3
-    )
-    zarr.open_group(place_of(path), mode="r+").attrs[MARK] = _mark(ROWS, complete=True)
+    dataset = regular(dataset).assign_attrs({MARK: _mark(ROWS, False, of)})
+    goes_on = not anew and _is_rest(path, of) and fits(open_group(path), dataset)
+    group = open_group(path, "r+") if goes_on else _begin(path, overwrite, ROWS, of)
+    # What was computed is written, also where it is all fill value: so it can be told how far writing came.
+    how: Any = {"store": group.store, "group": group.path or None, "consolidated": False, "write_empty_chunks": True}
+    if goes_on:
+        # Coordinates are in memory, and soon written again.
+        dataset.drop_vars(list(chunked(dataset))).to_zarr(**how, mode="a")
+        for part, where in left(group, dataset):
+            part.to_zarr(**how, region=where)
+    else:
+        encoding = {name: _encoding(variable) for name, variable in dataset.items()}
+        dataset.to_zarr(**how, mode="a", encoding=encoding, zarr_format=3)
+    zarr.open_group(place_of(path), mode="r+").attrs[MARK] = _mark(ROWS, True, of)
+
+
+def _told(dataset: xr.Dataset) -> Provenance | None:
+    """What tells lazy values from others; None where they are in memory, and soon written again."""
+    return Provenance(tokenize(dataset)) if dataset.chunks else None
 
 
 def _as_dataset(values: Any) -> xr.Dataset:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from daskmix.cli.options import how_to_keep, how_to_run, how_to_weigh, refuse_for_others, what_to_fit, what_to_read
-from daskmix.cli.places import connected, free, opened
+from daskmix.cli.places import apart, connected, free, opened
 from daskmix.cli.text import facts, print_facts
 
 
@@ -54,15 +54,23 @@ def fit(
         daskmix fit s3://bucket/x.zarr --model kmeans -k 64 --out model.zarr --scheduler tcp://10.0.0.1:8786
     """
     model = estimator(kind, k, run, options)
-    free([out, labels_out], overwrite, inputs=[source])
-    from daskmix import write_rows  # here, as everything below needs Dask and Zarr, which the lines above do not
+    apart([out, labels_out], [source, run.checkpoint])
+    if run.checkpoint is None:
+        free([out, labels_out], overwrite)
+    from daskmix.estimators.identity import identity, provenance  # here, as this needs Dask and Zarr
+    from daskmix.store import finished, save_model, write_values
 
+    X, weight = opened(source, variables, weights)
+    if run.checkpoint is not None:
+        # What this very command wrote before it was cut off may be there.
+        free([out, labels_out], overwrite, provenance(identity(model, X, weight, sample_dims)))
     with connected(scheduler):
-        X, weight = opened(source, variables, weights)
         model.fit(X, sample_weight=weight, sample_dims=sample_dims)
-        model.save(out, overwrite=overwrite)
-        if labels_out is not None:
-            write_rows(model.predict(X, sample_dims=sample_dims), labels_out, overwrite=overwrite)
+        of = model._made_of
+        if not finished(out, of):
+            save_model(model, out, overwrite=overwrite, of=of)
+        if labels_out is not None and not finished(labels_out, of):
+            write_values(model.predict(X, sample_dims=sample_dims), labels_out, overwrite=overwrite, of=of)
     print_facts(facts(model))
     print_facts({"model written": out} | ({} if labels_out is None else {"labels written": labels_out}))
 

@@ -31,19 +31,26 @@ def opened(source: str, variables: Sequence[str], weights: str | None = None) ->
     return X, weight
 
 
-def free(outputs: Sequence[str | None], overwrite: bool, inputs: Sequence[str]) -> None:
-    """Refuse what cannot be written, before any work is done and lost."""
-    from daskmix.store import vacant
+def apart(outputs: Sequence[str | None], inputs: Sequence[str | None]) -> None:
+    """Refuse outputs that would replace an input, or each other."""
 
     places = [_place(output) for output in outputs if output is not None]
     for output, place in zip([o for o in outputs if o is not None], places, strict=True):
-        for source in inputs:
+        for source in (i for i in inputs if i is not None):
             if f"{_place(source)}/".startswith(f"{place}/"):
                 raise click.UsageError(f"writing {output} would replace the input {source}; choose another path")
         if places.count(place) > 1:
             raise click.UsageError(f"{output} is named for two outputs; choose another path for one of them")
-        vacant(output, overwrite)
-        _refuse_below_a_file(output)
+
+
+def free(outputs: Sequence[str | None], overwrite: bool, of: Any = None) -> None:
+    """Refuse what cannot be written, before any work is done and lost; but for what was made `of` the same."""
+    from daskmix.store import finished, vacant
+
+    for output in outputs:
+        if output is not None and not finished(output, of):
+            vacant(output, overwrite, of)
+            _refuse_below_a_file(output)
 
 
 def _place(path: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from daskmix.cli.options import MISSING, how_to_run, what_to_read
-from daskmix.cli.places import connected, free, opened
+from daskmix.cli.places import apart, connected, free, opened
 from daskmix.cli.text import print_facts
 from daskmix.errors import InputError
 
@@ -46,8 +46,10 @@ def predict(
       daskmix predict model.zarr ocean.zarr --out labels.zarr
       daskmix predict model.zarr ocean.zarr --out doubts.zarr --probabilities --uncertainty --overwrite
     """
-    free([out], overwrite, inputs=[model_path, source])
-    from daskmix import load, write_rows
+    apart([out], [model_path, source])
+    from daskmix import load
+    from daskmix.estimators.identity import provenance_of_answers
+    from daskmix.store import finished, write_values
 
     model = load(model_path)
     asked = {"label": "predict"}
@@ -62,13 +64,15 @@ def predict(
     if missing is not None:
         model.set_params(missing=missing)
     began = time.perf_counter()
-    with connected(scheduler):
-        X, _ = opened(source, variables or _variables_of(model, source))
-        answers = {name: getattr(model, method)(X, sample_dims=sample_dims) for name, method in asked.items()}
-        labels = _together(answers)
-        write_rows(labels, out, overwrite=overwrite)
-    rows = labels["label"].size
-    click.echo(f"{rows:,} rows labelled in {time.perf_counter() - began:.1f} s", err=True)
+    X, _ = opened(source, variables or _variables_of(model, source))
+    of = provenance_of_answers(model, X, sample_dims, tuple(asked))
+    free([out], overwrite, of)
+    if not finished(out, of):
+        with connected(scheduler):
+            answers = {name: getattr(model, method)(X, sample_dims=sample_dims) for name, method in asked.items()}
+            labels = _together(answers)
+            write_values(labels, out, overwrite=overwrite, of=of)
+        click.echo(f"{labels['label'].size:,} rows labelled in {time.perf_counter() - began:.1f} s", err=True)
     print_facts({"written": f"{', '.join(asked)} in {out}"})
 
 

@@ -18,7 +18,7 @@ from daskmix.cli.options import (
     what_to_read,
     which_model,
 )
-from daskmix.cli.places import connected, free, opened
+from daskmix.cli.places import apart, connected, free, opened
 from daskmix.cli.text import facts, print_facts, print_table
 
 
@@ -75,7 +75,8 @@ def select(
     if structures:
         tried["covariance_type"] = structures
     refuse_for_others(kind, tried | given)
-    free([out], overwrite, inputs=[source])
+    apart([out], [source, run.checkpoint])
+    free([out], overwrite)
     with connected(scheduler):
         X, weight = opened(source, variables, weights)
         found = selected(

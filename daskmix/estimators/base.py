@@ -24,7 +24,7 @@ from daskmix.answers import RowFunction
 from daskmix.block import Array, Missing, unmasked, working_dtype
 from daskmix.checkpoint import Checkpoint
 from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError, VariableNotFoundError, not_one_of
-from daskmix.estimators.identity import identity
+from daskmix.estimators.identity import identity, provenance
 from daskmix.fitting import Fit, sample_size
 from daskmix.hooks import Run
 from daskmix.rows import Rows
@@ -38,7 +38,7 @@ from daskmix.sources.zarr import (
     rows_from_stored_array,
     rows_from_stored_variables,
 )
-from daskmix.store import COMMON, save_model, vacant
+from daskmix.store import COMMON, save_model, vacant, write_values
 from daskmix.vault import vault
 
 Source = Any  # what a user passes as X
@@ -304,8 +304,6 @@ class Estimator(BaseEstimator):
         """
         if self.run is not None and not isinstance(self.run, Run):
             raise InputError(f"run={self.run!r} must be a daskmix.Run, or None")
-        if labels_to is not None:
-            vacant(labels_to)  # before any work is lost
         opened = self._opened(X, variables)
         found = self._rows(opened, weight, sample_dims, reset=history is None)
         run, gaps = self.run or Run(), weight is not None or found.missing is not Missing.refuse
@@ -317,7 +315,16 @@ class Estimator(BaseEstimator):
                 fit.checkpoint = Checkpoint(vault(run.checkpoint), float(run.checkpoint_every))
                 same = identity(self, opened, weight, sample_dims, y, more)
                 self.seed_ = fit.checkpoint.open(same, self.seed_)
+                fit.made_of = provenance(same, self.seed_)
+        if labels_to is not None:
+            vacant(labels_to, of=fit.made_of)  # before any work is lost
         return opened, fit
+
+    def _write_labels(self, fit: Fit, X: Source, sample_dims: Any, labels_to: Any) -> None:
+        """Labels of the rows of the fit, where they are wanted in a store."""
+        if labels_to is not None:
+            labels = self.predict(X, sample_dims=sample_dims)  # type: ignore[attr-defined]
+            write_values(labels, labels_to, of=fit.made_of)
 
     def _asking(self, rows: Rows) -> Fit:
         """One pass over rows that asks something else than a fit does."""
@@ -327,6 +334,7 @@ class Estimator(BaseEstimator):
         self.history_ = fit.history
         self.n_passes_ = len(fit.history)
         self.bytes_read_ = fit.bytes_read
+        self._made_of = fit.made_of
         fit.end()
         return self
 
@@ -339,6 +347,7 @@ class Estimator(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())
         lazy = state.get("_fitted_on")
+        state.pop("_made_of", None)
         if lazy is not None and lazy[0] is not None:
             if isinstance(lazy[0], np.ndarray):
                 state["_labels"] = self.labels_  # type: ignore[attr-defined]

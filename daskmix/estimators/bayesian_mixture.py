@@ -23,7 +23,6 @@ from daskmix.kernels import Frame, Order
 from daskmix.mixture import Mixture
 from daskmix.moments import Origin
 from daskmix.sampling import Summary
-from daskmix.store import write_rows
 from daskmix.variational import Posterior, Prior
 
 PROCESS, DISTRIBUTION = "dirichlet_process", "dirichlet_distribution"
@@ -231,8 +230,7 @@ class BayesianGaussianMixture(MixtureEstimator):
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        if labels_to is not None:
-            write_rows(self.predict(opened, sample_dims=sample_dims), labels_to)
+        self._write_labels(fit, opened, sample_dims, labels_to)
         return self
 
     def to_sklearn(self) -> Any:

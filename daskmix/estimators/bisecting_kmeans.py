@@ -26,7 +26,6 @@ from daskmix.hooks import Run
 from daskmix.kernels import Frame
 from daskmix.kernels.reference import enter, nearest, nearest_observed
 from daskmix.sampling import Sample, completed
-from daskmix.store import write_rows
 
 MERITS: dict[str, Callable[[Node], float]] = {
     "biggest_inertia": lambda node: node.cost,
@@ -155,8 +154,7 @@ class BisectingKMeans(ClusterEstimator):
         self._keep(ended.root, k, merit, frame, ended.n_iter, converged)
         self._labels, self._fitted_on = None, (opened, sample_dims)
         self._remember(fit)
-        if labels_to is not None:
-            write_rows(self.predict(opened, sample_dims=sample_dims), labels_to)
+        self._write_labels(fit, opened, sample_dims, labels_to)
         return self
 
     def _check_options(self) -> int:

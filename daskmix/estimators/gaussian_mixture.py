@@ -41,7 +41,6 @@ from daskmix.mixture import Mixture, estimate
 from daskmix.moments import Moments, blended
 from daskmix.sampling import Summary
 from daskmix.sharing import Explain, Sharing
-from daskmix.store import write_rows
 from daskmix.structures import Fixed, Structure
 
 START_NU = 4.0  # where an estimate begins: few, for a start may be spoilt by outliers
@@ -349,8 +348,7 @@ class GaussianMixture(AfterFit):
         for note in best.notes:
             warnings.warn(note, CollapsedComponentWarning, stacklevel=2)
         self._warn(accelerates)
-        if labels_to is not None:
-            write_rows(self.predict(opened, sample_dims=sample_dims), labels_to)
+        self._write_labels(fit, opened, sample_dims, labels_to)
         return self
 
     def partial_fit(

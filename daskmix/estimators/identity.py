@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -15,6 +16,7 @@ import zarr
 from dask.base import tokenize
 from sklearn.base import BaseEstimator
 
+from daskmix.checkpoint import Provenance
 from daskmix.errors import CheckpointWarning
 from daskmix.hooks import fingerprint
 from daskmix.objects import listing
@@ -24,13 +26,20 @@ if TYPE_CHECKING:
     from daskmix.estimators.base import Estimator
 
 HOW = ("run", "verbose")  # parameters that say how a fit runs
+APART = ("history_", "bytes_read_")  # of a fitted model: they say how it was fitted
 DECISIVE = ("daskmix", "numpy", "scipy", "numba", "float")  # of the fingerprint: another one may give another result
 Facts = dict[str, Any]
+Identity = dict[str, Facts]
 
 
 def identity(
-    face: Estimator, X: Any, weight: Any, sample_dims: Any, y: Any, more: Mapping[str, Any]
-) -> dict[str, Facts]:
+    face: Estimator,
+    X: Any,
+    weight: Any,
+    sample_dims: Any,
+    y: Any = None,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> Identity:
     """Of a fit of this estimator to X, opened: versions, parameters (`more` among them), rows, weights and labels."""
     params = {name: _told(value) for name, value in face.get_params(deep=False).items() if name not in HOW}
     if not isinstance(face.random_state, Integral):
@@ -45,6 +54,23 @@ def identity(
         "sample_weight's": of_rows(weight),
         "y's": of_rows(y),
     }
+
+
+def provenance(same: Identity, seed: int | None = None) -> Provenance:
+    """Of what is made by a fit that is known by this, and this seed."""
+    return Provenance(hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest(), seed)
+
+
+def provenance_of_answers(face: Estimator, X: Any, sample_dims: Any, asked: Sequence[str]) -> Provenance:
+    """Of the answers of a fitted model to these questions about X, opened."""
+    fitted = {name: value for name, value in vars(face).items() if name.endswith("_") and name not in APART}
+    facts = {
+        "model": tokenize(fitted),
+        "missing": face.missing,
+        "sample_dims": _told(sample_dims),
+        "asked": list(asked),
+    }
+    return provenance({"answers": facts, "input's": of_rows(X)})
 
 
 def of_rows(x: Any) -> Facts:

@@ -29,7 +29,6 @@ from daskmix.race import Raced, Rung, ladder, race
 from daskmix.rows import beside
 from daskmix.sampling import Sample, completed
 from daskmix.sharing import Learn
-from daskmix.store import write_rows
 
 if TYPE_CHECKING:
     from daskmix.estimators.gaussian_mixture import GaussianMixture
@@ -216,8 +215,7 @@ class KMeans(ClusterEstimator):
         self._keep(best, lloyd.frame, opened, sample_dims)
         self._remember(fit)
         self._warn(best, accelerated=hasattr(best, "rejected"))
-        if labels_to is not None:
-            write_rows(self.predict(opened, sample_dims=sample_dims), labels_to)
+        self._write_labels(fit, opened, sample_dims, labels_to)
         return self
 
     def partial_fit(
