@@ -253,7 +253,7 @@ class OnDask:
                 self._check_cluster(client)
                 return self._submitted(waiting, reduction)
             except Exception as error:
-                lost = loss(error, client, waiting.answer, rows)
+                lost = loss(error, waiting)
                 if lost is None:
                     raise
                 said = repeats.spend(lost, error)
