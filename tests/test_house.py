@@ -14,20 +14,20 @@ HOUSE = Path(daskmix.__file__).parent
 # Each module may import those that stand before it.
 ORDER = [
     "errors", "arrays", "block", "reduction", "kernels", "kernels.gaps", "kernels.reference", "kernels.elementary",
-    "kernels.jit", "kernels.registers", "kernels.tiles", "kernels.assigning", "kernels.pruned", "kernels.explaining",
-    "kernels.observing", "kernels.compiled", "device", "sampling", "describing", "covariance", "structures",
-    "centroids", "directions", "moments", "given", "family", "mixture", "sharing", "derived", "variational",
-    "criteria", "algorithms", "algorithms.base", "algorithms.seeding", "algorithms.lloyd", "algorithms.bisecting",
-    "algorithms.em", "algorithms.stochastic", "algorithms.merging", "algorithms.resampling", "algorithms.variational",
-    "algorithms.acceleration", "algorithms.racing", "algorithms.contrasting", "passes", "again", "rows",
-    "sources", "sources.dask", "sources.labelled", "sources.zarr", "engines", "engines.keep", "engines.local",
-    "engines.patience", "engines.cluster", "engines.dask",
-    "settings", "hooks", "answers", "fitting", "race", "store", "estimators.base", "estimators.others",
-    "estimators.after", "estimators.cluster_base", "estimators.kmeans", "estimators.bisecting_kmeans", "estimators.mixture_held",
+    "kernels.jit", "kernels.registers", "kernels.tiles", "kernels.assigning", "kernels.pruned",
+    "kernels.explaining", "kernels.observing", "kernels.compiled", "device", "sampling", "describing", "covariance",
+    "structures", "centroids", "directions", "moments", "given", "family", "mixture", "sharing", "derived",
+    "variational", "criteria", "algorithms", "algorithms.base", "algorithms.seeding", "algorithms.lloyd",
+    "algorithms.bisecting", "algorithms.em", "algorithms.stochastic", "algorithms.merging", "algorithms.resampling",
+    "algorithms.variational", "algorithms.acceleration", "algorithms.racing", "algorithms.contrasting", "passes",
+    "again", "rows", "sources", "sources.dask", "sources.labelled", "sources.zarr", "engines", "engines.keep",
+    "engines.local", "engines.patience", "engines.cluster", "engines.dask", "settings", "hooks", "answers",
+    "fitting", "race", "store", "estimators.base", "estimators.others", "estimators.after",
+    "estimators.cluster_base", "estimators.kmeans", "estimators.bisecting_kmeans", "estimators.mixture_held",
     "estimators.mixture_start", "estimators.mixture_prior", "estimators.mixture_checks", "estimators.mixture_base",
     "estimators.mixture_after", "estimators.gaussian_mixture", "estimators.bayesian_mixture", "estimators", "plot",
-    "selection", "planning", "demo", "cli.failures", "cli.options", "cli.text", "cli.places", "cli.fit", "cli.select",
-    "cli.plan", "cli.predict", "cli.inspect", "cli.demo", "cli", "cli.__main__", "testing",
+    "selection", "planning", "demo", "cli.failures", "cli.options", "cli.text", "cli.places", "cli.fit",
+    "cli.select", "cli.plan", "cli.predict", "cli.inspect", "cli.demo", "cli", "cli.__main__", "testing",
 ]  # fmt: skip
 ABOVE_ROWS = ORDER[: ORDER.index("rows")]
 NOT_ABOVE_ROWS = {"dask", "distributed", "zarr", "xarray", "sklearn", "pandas", "matplotlib"}

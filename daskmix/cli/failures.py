@@ -106,11 +106,14 @@ class Commands(click.Group):
     Exit code 2 is for bad usage or input, 75 for what may go away by itself, 1 for anything else.
     """
 
+    hanging = False  # whether threads hang in what they read
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        self.hanging = False
         try:
             return super().main(*args, **kwargs)
         except SystemExit as end:
-            if isinstance(end.__context__, MayPass) and getattr(end.__context__.__cause__, "hanging", False):
+            if end.code == TEMPORARY and self.hanging:
                 # Python would wait for the threads that hang in a read.
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -127,6 +130,7 @@ class Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows what to do about these
         except Exception as error:
+            self.hanging = getattr(error, "hanging", False)
             if ctx.meta.get(DEBUG):
                 traceback.print_exc()
             raise _told(error) from error

@@ -272,7 +272,7 @@ class OnCluster:
             *(f"{n} workers died that had {named(k, self.rows)} to do" for k, n in sight.deadly if n > 1),
             *(self._of_paused(paused) if paused else ()),
             *(f"worker {w.address} was not heard of for {w.silent:.3g} s" for w in silent[:NAMED]),
-            *(f"{named(k, self.rows)} is at work on {where} for {s:.3g} s" for k, where, s in sight.busy),
+            *(f"{where} has been at {named(k, self.rows)} for {s:.3g} s" for k, where, s in sight.busy),
         ]
         others = sum(worker.others for worker in sight.workers)
         if not seen and others:
