@@ -26,7 +26,7 @@ PASSING = {
 # What these packages raise when a server or the way to it fails, by the names of their modules and classes.
 OF_OTHERS = {
     "aiohttp": ("ClientConnectionError", "ClientPayloadError", "ServerTimeoutError"),
-    "botocore.exceptions": ("HTTPClientError", "ResponseStreamingError", "IncompleteReadError"),
+    "botocore.exceptions": ("ConnectionError", "HTTPClientError", "ResponseStreamingError", "IncompleteReadError"),
     "urllib3.exceptions": ("HTTPError",),
     "requests.exceptions": ("ConnectionError", "Timeout", "ChunkedEncodingError"),
 }

@@ -612,7 +612,7 @@ def test_the_command_is_installed():
 
 def test_a_scheduler_that_does_not_answer_is_told(field):
     with dask.config.set({"distributed.comm.timeouts.connect": "500ms"}):
-        said = refused("fit", field, *UV, *FIT, "--scheduler", "tcp://127.0.0.1:9", exit_code=1)
+        said = refused("fit", field, *UV, *FIT, "--scheduler", "tcp://127.0.0.1:9", exit_code=75)
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in said
     assert "`dask scheduler`" in said
 

@@ -35,7 +35,8 @@ def main() -> None:
       daskmix inspect model.zarr
       daskmix demo --out demo-output
 
-    Exit codes: 0 done, 2 bad usage or bad input, 1 anything else.
+    Exit codes: 0 done, 2 bad usage or bad input, 75 what may go away by itself (a cluster or a store that cannot be
+    reached, workers lost too often, a pass that stands still), 1 anything else.
     """
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 import warnings
 from typing import Any
@@ -9,16 +11,23 @@ from typing import Any
 import click
 
 from daskmix.errors import (
+    AccessDeniedError,
     BadChunkError,
     CheckpointError,
+    ClusterLostError,
     DaskmixError,
     IncompleteStoreError,
     InputError,
     InputTypeError,
+    PassRepeatedWarning,
     SchemaError,
+    SourceUnavailableError,
+    StalledError,
+    StalledWarning,
     StoreExistsError,
     StoreNotFoundError,
     VariableNotFoundError,
+    WorkersLostError,
 )
 
 BAD_INPUT = (
@@ -28,12 +37,22 @@ BAD_INPUT = (
     StoreExistsError,
     VariableNotFoundError,
     BadChunkError,
+    AccessDeniedError,
     SchemaError,
     IncompleteStoreError,
     CheckpointError,
 )
+MAY_PASS = (SourceUnavailableError, StalledError, ClusterLostError, WorkersLostError)
+TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h: try again later
 DEBUG = "daskmix.debug"
-OPTIONS = {'missing="drop"': "--missing drop", "run=Run(scratch=...)": "--scratch"}  # what Python's words are here
+# What Python's words are here.
+OPTIONS = {
+    'missing="drop"': "--missing drop",
+    "run=Run(scratch=...)": "--scratch",
+    "Run(retries=...)": "--retries",
+    "Run(stall=...)": "--stall",
+    'Run(on_stall="raise")': "--on-stall raise",
+}
 
 
 class BadInput(click.ClickException):
@@ -42,13 +61,37 @@ class BadInput(click.ClickException):
     exit_code = 2
 
 
+class MayPass(click.ClickException):
+    """What failed may go away by itself."""
+
+    exit_code = TEMPORARY
+
+
 def _told(error: Exception) -> click.ClickException:
     """An error as one line on stderr, with its exit code."""
+    error = _of_the_cluster(error) or error
     said = _said(error)
+    if isinstance(error, MAY_PASS):
+        return MayPass(said)
     if isinstance(error, BAD_INPUT):
         return BadInput(said)
     expected = isinstance(error, DaskmixError)
     return click.ClickException(said if expected else f"{type(error).__name__}: {said} (--debug shows where)")
+
+
+def _of_the_cluster(error: Exception) -> Exception | None:
+    """An error that Dask raised bare, or a network, as one of ours."""
+    if isinstance(error, DaskmixError):
+        return None
+    from daskmix.again import transient
+
+    if "distributed" in sys.modules:  # which takes long to import
+        from daskmix.engines.cluster import as_daskmix_error
+
+        found = as_daskmix_error(error)
+        if found is not None:
+            return found
+    return SourceUnavailableError(f"{type(error).__name__}: {error}; run it again") if transient(error) else None
 
 
 def _said(message: object) -> str:
@@ -60,16 +103,36 @@ def _said(message: object) -> str:
 
 
 class Commands(click.Group):
-    """Commands whose errors come out as one line: exit code 2 for bad usage or input, 1 for anything else."""
+    """Commands whose errors come out as one line.
+
+    Exit code 2 is for bad usage or input, 75 for what may go away by itself, 1 for anything else.
+    """
+
+    hanging = False  # whether threads hang in what they read
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        self.hanging = False
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            if end.code == TEMPORARY and self.hanging:
+                # Python would wait for the threads that hang in a read.
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(TEMPORARY)
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _warn
+                for category in (PassRepeatedWarning, StalledWarning):
+                    warnings.simplefilter("always", category)  # each time is news
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows what to do about these
         except Exception as error:
+            self.hanging = getattr(error, "hanging", False)
             if ctx.meta.get(DEBUG):
                 traceback.print_exc()
             raise _told(error) from error

@@ -254,12 +254,24 @@ _keeping = _several(
         "--checkpoint-every", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
         help="Least time between two of them; 0, the default, for one after each pass.",
     ),
+    click.option(
+        "--retries", type=click.IntRange(min=0), default=3, show_default=True, metavar="N",
+        help="How often a pass is submitted again that workers, the scheduler or the connection were lost in.",
+    ),
+    click.option(
+        "--stall", type=click.FloatRange(min=0, min_open=True), default=600, show_default=True, metavar="SECONDS",
+        help="How long no part of a pass may be finished before what is seen is told.",
+    ),
+    click.option(
+        "--on-stall", type=click.Choice(["wait", "raise"]), default="raise", show_default=True,
+        help="Whether to wait on then, or to end with exit code 75.",
+    ),
     click.option("--quiet", is_flag=True, help="No progress."),
 )  # fmt: skip
 
 
 def how_to_keep(command: Any) -> Any:
-    """Where chunks stay and who is told of passes: the command's `run`."""
+    """Where chunks stay, how much trouble there may be, and who is told of passes: the command's `run`."""
 
     @wraps(command)
     def with_run(
@@ -268,15 +280,19 @@ def how_to_keep(command: Any) -> Any:
         scratch: str | None,
         checkpoint: str | None,
         checkpoint_every: float,
+        retries: int,
+        stall: float,
+        on_stall: Literal["wait", "raise"],
         quiet: bool,
         **others: Any,
     ) -> Any:
         from daskmix import Run
 
         progress: Literal["terminal", "log"] = "terminal" if sys.stderr.isatty() else "log"
+        told: Literal["terminal", "log", False] = False if quiet else progress
         run = Run(
-            cache, cache_limit, scratch, False if quiet else progress,
-            checkpoint=checkpoint, checkpoint_every=checkpoint_every,
+            cache, cache_limit, scratch, told, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
+            retries=retries, stall=stall, on_stall=on_stall,
         )  # fmt: skip
         return command(run=run, **others)
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
-from daskmix.errors import InputError, VariableNotFoundError
+from daskmix.errors import ClusterLostError, InputError, VariableNotFoundError
+
+RECONNECT = 900.0  # seconds in which a scheduler that was there may come back, if --stall does not end the waiting
 
 
 def opened(source: str, variables: Sequence[str], weights: str | None = None) -> tuple[Any, Any]:
@@ -80,13 +82,16 @@ def connected(address: str | None) -> Iterator[None]:
 
     try:
         get_address_host(address)  # a client that finds no port in its address stays the default client
-        client = Client(address)  # waits as long as Dask's distributed.comm.timeouts.connect says
+        # Waits as long as Dask's distributed.comm.timeouts.connect says: the address may be wrong.
+        Client(address, set_as_default=False).close()
+        # Later it is known to be right, and the scheduler may be on its way back.
+        client = Client(address, timeout=RECONNECT)
     except ValueError as error:
         raise click.UsageError(
             f"{address!r} is no address of a scheduler: {error}; write it as tcp://host:8786"
         ) from error
     except OSError as error:
-        raise click.ClickException(
+        raise ClusterLostError(
             f"no Dask scheduler answers at {address}: {' '.join(str(error).split())}; "
             "check the address, start one with `dask scheduler`, or leave out --scheduler"
         ) from error

@@ -34,16 +34,17 @@ class Loss:
     advice: str = "give workers more memory or see their logs, raise Run(retries=...), or run it again"
 
 
-def loss(error: Exception, client: Any, answer: Any, rows: Rows) -> Loss | None:
+def loss(error: Exception, waiting: OnCluster) -> Loss | None:
     """What was lost; None for an error of the rows or of the code, which would only come again."""
     from distributed import KilledWorker
     from distributed.client import ClosedClientError
     from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
+    client, rows, answer = waiting.client, waiting.rows, waiting.answer
     if isinstance(error, DaskmixError):
         return None
     if isinstance(error, KilledWorker):
-        deaths, what = error.allowed_failures + 1, named(error.task, rows)
+        deaths, what = error.allowed_failures + 1, named(waiting.deadliest() or error.task, rows)
         return Loss(f"{deaths} workers died one after the other that had {what} to do")
     if isinstance(error, NoWorkerError | NoValidWorkerError):
         return Loss(f"there were no workers for {error.timeout:.3g} s", advice="start some, and run it again")
@@ -197,11 +198,12 @@ def sight_of(groups: Sequence[str], bundles: Sequence[Any], dask_scheduler: Any 
     )
     busy = [(ts.key, ws.address, s) for ws in found for ts, s in ws.executing.items() if ts.group.name in ours]
     tasks = [ts for key in bundles if (ts := dask_scheduler.tasks.get(key)) is not None]
-    deadly = [(ts.key, ts.suspicious) for ts in tasks if ts.suspicious]
+    # A worker that dies casts suspicion on all it had to do. It was at the first of them, those before were done.
+    deadly = sorted((ts for ts in tasks if ts.suspicious), key=lambda ts: (-ts.suspicious, ts.priority))
     return Sight(
         workers,
         tuple(sorted(busy, key=lambda task: -task[2])[:NAMED]),
-        tuple(sorted(deadly, key=lambda task: -task[1])[:NAMED]),
+        tuple((ts.key, ts.suspicious) for ts in deadly[:NAMED]),
     )
 
 
@@ -259,24 +261,36 @@ class OnCluster:
 
     def _said(self) -> str:
         """What stands still, in a sentence."""
-        bundles = [key for key in self._tasks if _bundle(key, self.rows) is not None]
         try:
-            sight = within(ANSWER, lambda: self.client.run_on_scheduler(sight_of, self._groups, bundles))
+            sight = self._sight()
         except Exception as error:
             return f"the scheduler does not answer ({_in_short(error)})"
         paused = [worker for worker in sight.workers if worker.paused]
         silent = [worker for worker in sight.workers if worker.silent > ANSWER]
         seen = [
             *self._without_workers(sight),
-            *(f"{named(k, self.rows)} killed {n} workers" for k, n in sight.deadly),
+            *(f"{n} workers died that had {named(k, self.rows)} to do" for k, n in sight.deadly if n > 1),
             *(self._of_paused(paused) if paused else ()),
             *(f"worker {w.address} was not heard of for {w.silent:.3g} s" for w in silent[:NAMED]),
-            *(f"{named(k, self.rows)} is at work on {where} for {s:.3g} s" for k, where, s in sight.busy),
+            *(f"{where} has been at {named(k, self.rows)} for {s:.3g} s" for k, where, s in sight.busy),
         ]
         others = sum(worker.others for worker in sight.workers)
         if not seen and others:
             seen = [f"workers have {others} tasks of others to do"]
         return "; ".join(seen) or "workers are idle, and no task of the pass is at work"
+
+    def _sight(self) -> Sight:
+        bundles = [key for key in self._tasks if _bundle(key, self.rows) is not None]
+        found: Sight = within(ANSWER, lambda: self.client.run_on_scheduler(sight_of, self._groups, bundles))
+        return found
+
+    def deadliest(self) -> Any:
+        """The task that most workers died at; None where nobody knows."""
+        try:
+            deadly = self._sight().deadly
+        except Exception:  # the error is told anyway
+            return None
+        return deadly[0][0] if deadly else None
 
     def _without_workers(self, sight: Sight) -> list[str]:
         if sight.workers:

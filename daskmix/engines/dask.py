@@ -160,7 +160,7 @@ class Desk:
 
     def _said(self) -> str:
         now, longest = time.monotonic(), sorted(self.at_work.values(), key=lambda task: task[1])[:NAMED]
-        busy = (f"{chunks_of(parts)} is at work in this process for {now - since:.3g} s" for parts, since in longest)
+        busy = (f"this process has been at {chunks_of(parts)} for {now - since:.3g} s" for parts, since in longest)
         return "; ".join(busy) or "no task of the pass is at work, as others keep the threads busy"
 
 
@@ -253,7 +253,7 @@ class OnDask:
                 self._check_cluster(client)
                 return self._submitted(waiting, reduction)
             except Exception as error:
-                lost = loss(error, client, waiting.answer, rows)
+                lost = loss(error, waiting)
                 if lost is None:
                     raise
                 said = repeats.spend(lost, error)
