@@ -1,18 +1,22 @@
 """Some rows at a time: where they stand, what they weigh, and what to do when values are missing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from daskmix.arrays import Array, alongside, namespace, to_host
 from daskmix.errors import InputError, InputTypeError
 
+A = TypeVar("A")
+
 # Rows of unknown number are placed by (partition, offset): 2^40 rows of room for each.
 PARTITION_STRIDE = 1 << 40
+# Of a value, or of all weights: squares of such values, times such weights, are still numbers, and so is their sum.
+LARGEST, HEAVIEST = 1e130, 1e40
 
 
 class Missing(Enum):
@@ -60,7 +64,7 @@ class Block:
     w: Array | None  # (n,), None where every row counts once
     place: Place
     first: int = 0  # of these rows, within the place
-    missing: int = 0  # rows left out; their values and weights are zero
+    missing: int = 0  # rows left out; they weigh nothing, and another row stands in for them
     gaps: bool = False  # whether values of the other rows may be NaN, but not all of a row
     known: Array | None = None  # (n,) the component that each row is known to be of, -1 where it is not
 
@@ -138,12 +142,13 @@ def clean_weights(w: Array, place: Place, number: int) -> Array:
     rounding = float(np.finfo(w.dtype).eps) if w.dtype.kind == "f" else 0.0
     w = w.astype(np.float64)
     w = xp.where((w < 0) & (w >= -rounding), 0.0, w)
-    bad = ~(w >= 0) | xp.isinf(w)
+    bad = ~((w >= 0) & (w <= HEAVIEST))
     if to_host(bad.any()):
         row = _first(bad)
         seen = to_host(w[row])
         raise InputError(
-            f"sample_weight of {_describe(place, row, number)} is {seen}; weights must be finite and not negative"
+            f"sample_weight of {_describe(place, row, number)} is {seen}; weights must be finite and not negative, and "
+            f"at most {HEAVIEST:g}"
         )
     return w
 
@@ -168,25 +173,67 @@ def clean(x: Array, w: Array | None, place: Place, number: int, missing: Missing
     x = x.astype(working_dtype(x.dtype), copy=False)
     if w is not None:
         w = clean_weights(alongside(w, x), place, number)
-    # A sum is finite only if all terms are; the other way round, a false alarm costs one closer look.
-    if missing is Missing.trust or to_host(xp.isfinite(x.sum())):
+    if missing is Missing.trust or len(x) == 0 or to_host(_is_plain(x)):
         return Block(x, w, place)
     if missing is Missing.gaps:
         return Block(x, w, place, gaps=True)
-    absent, infinite = xp.isnan(x), xp.isinf(x).any(axis=1)
-    if to_host(infinite.any()):
-        where = _describe(place, _first(infinite), number)
-        raise InputError(f"{where} holds infinity (inf); leave out or replace such values first")
+    absent, sizes = xp.isnan(x), xp.maximum(x, -x)
+    extreme = (sizes > _largest(x.dtype)).any(axis=1)
+    if to_host(extreme.any()):
+        row = _first(extreme)
+        raise _too_large(_describe(place, row, number), float(np.nanmax(to_host(sizes[row]))))
     partial = absent.any(axis=1)
-    if not to_host(partial.any()):
-        return Block(x, w, place)
     if missing is Missing.refuse:
         where = _describe(place, _first(partial), number)
         raise InputError(f'{where} holds NaN; pass missing="drop" to leave such rows out')
     out = absent.all(axis=1) if missing is Missing.observe else partial
     left, gaps = int(to_host(out.sum())), bool(to_host((partial & ~out).any()))
     if left:
-        # Zero, not NaN: NaN * 0 would spoil the sums.
-        x = xp.where(out[:, None], x.dtype.type(0), x)
+        # Not NaN, for NaN * 0 would spoil the sums; and not far from the others, whose squares are not far from them.
+        x = xp.where(out[:, None], x.dtype.type(0) if left == len(x) else x[_first(~out)], x)
         w = xp.where(out, 0.0, 1.0 if w is None else w)
     return Block(x, w, place, missing=left, gaps=gaps)
+
+
+def with_room(ask: Callable[[Array], A], is_finite: Callable[[A], bool], x: Array) -> A:
+    """What is asked about rows (n, d), in double precision where single has no room for the squares of some.
+
+    Raises
+    ------
+    InputError
+        Where double has none either.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        answer = ask(x)
+        if not is_finite(answer) and x.dtype == np.float32:
+            answer = ask(x.astype(np.float64))
+    if not is_finite(answer):
+        raise InputError(
+            "some rows lie so far from the model that the squares of their distances are beyond what numbers can hold; "
+            "leave them out, or fit other units"
+        )
+    return answer
+
+
+def all_finite(values: Array) -> bool:
+    """Whether all these numbers are finite; told on the host."""
+    return bool(to_host(namespace(values).isfinite(values).all()))
+
+
+def _is_plain(x: Array) -> Any:
+    """Whether every value is a number that can be squared."""
+    # Least and largest value are NaN where any value is.
+    return namespace(x).maximum(x.max(), -x.min()) <= _largest(x.dtype)
+
+
+def _largest(dtype: np.dtype) -> float:
+    return min(LARGEST, float(np.finfo(dtype).max))
+
+
+def _too_large(where: str, seen: float) -> InputError:
+    if np.isinf(seen):
+        return InputError(f"{where} holds infinity (inf); leave out or replace such values first")
+    return InputError(
+        f"{where} holds {seen:g} in size, more than {LARGEST:g}, so that its square is beyond what numbers can hold; "
+        "divide the feature by a power of ten first"
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from daskmix.arrays import namespace, to_host
-from daskmix.block import Array, Block
+from daskmix.block import Array, Block, with_room
 from daskmix.kernels import Assigned, Features, Frame, Kernels
 from daskmix.kernels.reference import enter, squares_observed
 from daskmix.reduction import FEW_BYTES, Linear, Reduction, Remembers, Sums
@@ -170,11 +170,14 @@ class Assign(Linear[Assignment], Remembers[Assignment]):
     def map_all(cls, questions: Sequence[Assign], block: Block, ops: Kernels) -> list[Assignment]:
         frame, centres = questions[0].frame, [question.centroids.centres for question in questions]
         far = [question.relocatable for question in questions]
-        if block.gaps:
-            each = zip(centres, far, strict=True)
-            found = [ops.assign_observed(block.x, block.w, frame, c, m) for c, m in each]
-        else:
-            found = ops.assign(block.x, block.w, frame, centres, far)
+
+        def ask(x: Array) -> list[Assigned]:
+            if block.gaps:
+                each = zip(centres, far, strict=True)
+                return [ops.assign_observed(x, block.w, frame, c, m) for c, m in each]
+            return ops.assign(x, block.w, frame, centres, far)
+
+        found = with_room(ask, lambda answers: all(np.isfinite(own.cost) for own in answers), block.x)
         return [question._answer(block, own) for question, own in zip(questions, found, strict=True)]
 
     def map(self, block: Block, ops: Kernels) -> Assignment:
@@ -186,6 +189,8 @@ class Assign(Linear[Assignment], Remembers[Assignment]):
         found, memo, spared = ops.assign_again(
             block.x, block.w, self.frame, self.centroids.centres, self.relocatable, memos.get(self.memo)
         )
+        if not np.isfinite(found.cost):
+            return super().map(block, ops), {}
         answer = replace(self._answer(block, found), spared=spared)
         return answer, {} if memo is None else {self.memo: memo}
 

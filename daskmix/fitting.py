@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from daskmix.algorithms.base import Algorithm, Once, Outcome
-from daskmix.block import Array, Missing
+from daskmix.block import HEAVIEST, Array, Missing
 from daskmix.checkpoint import Checkpoint, Provenance, Standing
 from daskmix.device import GpuEngine
 from daskmix.engines.dask import engine_for
@@ -31,6 +31,8 @@ A = TypeVar("A")
 
 SAMPLE_BYTES = 64 << 20
 SAMPLE_TASK = 1 << 20  # bytes of a task on the sample, which are computed on many times: all threads shall help
+# What is less, but not nothing, vanishes when it is squared: weights, and how far values are apart at most.
+LIGHTEST, CLOSEST, CLOSEST_SINGLE = 1e-40, 1e-130, 1e-36
 SPARE = 4  # times the rows of the sample are drawn where some may be left out
 NOTHING_READ = Tally(0, 0, 0)
 
@@ -107,10 +109,28 @@ class Fit:
         if (summary.seen == 0).any():
             feature = int(summary.seen.argmin())
             raise InputError(f"feature {feature} is missing in every row that counts; leave it out")
+        self._in_reach(summary)
         self.mean = summary.mean
         if summary.missing == 0:
             self.rows = replace(self.rows, missing=Missing.gaps if summary.gaps else Missing.trust)
         return summary, sample
+
+    def _in_reach(self, summary: Summary) -> None:
+        """Refuse what would vanish, or overflow, when it is squared."""
+        if not LIGHTEST <= summary.mass <= HEAVIEST:
+            raise InputError(
+                f"sample_weight sums to {summary.mass:g}; multiply all weights by one number, so that their sum is "
+                f"between {LIGHTEST:g} and {HEAVIEST:g}"
+            )
+        least = CLOSEST_SINGLE if self.rows.dtype == np.float32 else CLOSEST
+        apart = summary.high.astype(np.float64) - summary.low
+        close = (apart > 0) & (apart < least)
+        if close.any():
+            j = int(close.argmax())
+            raise InputError(
+                f"values of feature {j} differ by {apart[j]:g} at most, whose squares are beyond what numbers of "
+                f"{self.rows.dtype} can hold; multiply it by a power of ten first, in float64"
+            )
 
     def _enough(self, rows: int | None, k: int) -> None:
         if rows == 0:

@@ -189,7 +189,7 @@ class Mixture:
         """The M-step. A component that has lost all its rows keeps its mean and covariance, if no prior has others."""
         if self.family.prior is not None:
             return estimate(sums, self.family, floor, self.covariance)
-        dead = ~(sums.own > 10 * np.finfo(np.float64).eps * max(1.0, sums.mass.sum()))
+        dead = ~(sums.own > 10 * np.finfo(np.float64).eps * sums.mass.sum())
         if dead.any():
             # Its own moments stand in for those of the rows that it no longer has.
             sums = self._standing_in(sums, dead, floor)

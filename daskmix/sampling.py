@@ -197,7 +197,7 @@ class Summary(Sums):
             self.mass + other.mass,
             seen,
             self.mean + delta * (other.seen / some),
-            self.scatter + other.scatter + delta**2 * (self.seen * other.seen / some),
+            self.scatter + other.scatter + delta**2 * (self.seen * (other.seen / some)),
             np.minimum(self.low, other.low),
             np.maximum(self.high, other.high),
         )

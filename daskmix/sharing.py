@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from daskmix.arrays import alongside, namespace, to_host
-from daskmix.block import Array, Block
+from daskmix.block import Array, Block, with_room
 from daskmix.kernels import Densities, Explained, Features, Frame, Kernels, Order, Product, joined
 from daskmix.kernels.reference import enter, moments
 from daskmix.mixture import Mixture
@@ -92,11 +92,20 @@ class Explain(Linear[Moments]):
 
     @classmethod
     def map_all(cls, questions: Sequence[Explain], block: Block, ops: Kernels) -> list[Moments]:
-        asked = [question._densities_observed if block.gaps else question._densities for question in questions]
         frame, pick = questions[0].frame, questions[0].sharing.pick(block)
-        found = [own for model in joined(asked) for own in ops.explain(block.x, block.w, frame, model, pick)]
-        each = zip(questions, found, asked, strict=True)
-        return [question._told(own, isinstance(model, Product)) for question, own, model in each]
+
+        def ask(x: Array) -> list[Moments]:
+            fitting = [question._for(x.dtype) for question in questions]
+            asked = [question._densities_observed if block.gaps else question._densities for question in fitting]
+            found = [own for model in joined(asked) for own in ops.explain(x, block.w, frame, model, pick)]
+            each = zip(fitting, found, asked, strict=True)
+            return [question._told(own, isinstance(model, Product)) for question, own, model in each]
+
+        return with_room(ask, lambda answers: all(np.isfinite(own.score) for own in answers), block.x)
+
+    def _for(self, dtype: np.dtype) -> Explain:
+        """The same question to rows of this type: in double precision there are no products in single."""
+        return replace(self, path="float64") if self.path == "float32" and dtype == np.float64 else self
 
     def _told(self, found: Explained, by_product: bool) -> Moments:
         score = self.sharing.temperature * found.score + (found.certainty if self.sharing.hard else 0.0)

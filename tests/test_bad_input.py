@@ -116,6 +116,61 @@ def test_a_chunk_of_another_shape_than_promised_is_refused():
         KMeans(2).fit(narrow)
 
 
+@pytest.mark.parametrize("x", [X, X.astype(np.float32)], ids=["double", "single"])
+@BOTH
+def test_what_cannot_be_squared_is_refused(model, x):
+    large, close = x.copy(), np.where([True, False, True], x, x * x.dtype.type(1e-40))
+    large[234, 2] = 1e200 if x.dtype == np.float64 else np.inf
+    why = "infinity" if x.dtype == np.float32 else "1e\\+200 in size, more than 1e\\+130.*divide the feature"
+    fitted = model(2, random_state=0).fit(x)
+    for ask in (model(2).fit, fitted.predict, fitted.score):
+        with pytest.raises(InputError, match=rf"^row 234 \(chunk 0\) holds {why}"):
+            ask(large)
+    with pytest.raises(InputError, match=rf"^row 234 \(chunk 2\) holds {why}"):
+        model(2).fit(lazy(large))
+    if x.dtype == np.float32:
+        with pytest.raises(InputError, match=r"values of feature 1 differ by .*, whose squares .*in float64"):
+            model(2).fit(close)
+        close = close.astype(np.float64)
+        close[:, 1] *= 1e-100
+    else:
+        close[:, 1] *= 1e-100
+    with pytest.raises(InputError, match=r"values of feature 1 differ by .*, whose squares"):
+        model(2).fit(close)
+
+
+@BOTH
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_rows_far_from_a_model_are_answered_in_double_precision(model):
+    fitted = model(2, random_state=0).fit(X.astype(np.float32))
+    far = np.array([[1e20, 0, 0], [-1e25, 1e25, 1e30], [0.1, 0.2, 0.3]], dtype=np.float32)
+    np.testing.assert_array_equal(fitted.predict(far), fitted.predict(far.astype(np.float64)))
+    assert fitted.score(far) == pytest.approx(fitted.score(far.astype(np.float64)), rel=1e-6)
+    if model is GaussianMixture:
+        np.testing.assert_allclose(fitted.predict_proba(far).sum(axis=1), 1.0)
+        np.testing.assert_allclose(fitted.score_samples(far), fitted.score_samples(far.astype(np.float64)), rtol=1e-6)
+
+
+@BOTH
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_rows_left_out_cost_no_digits_however_far_the_others_lie(model):
+    x = (X * 1e24 + 1e30).astype(np.float32)
+    x[::7, 1] = np.nan
+    kept = x[~np.isnan(x).any(axis=1)]
+    with_gaps, whole = (model(1, random_state=0, missing="drop").fit(given) for given in (x, kept))
+    for name in ("cluster_centers_", "inertia_") if model is KMeans else ("means_", "covariances_", "lower_bound_"):
+        np.testing.assert_allclose(getattr(with_gaps, name), getattr(whole, name), rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["fit", "sample"])
+@pytest.mark.parametrize("seed", ["no", -1, 1.5, 10**30])
+def test_what_is_no_seed_is_refused(seed, way):
+    model = GaussianMixture(2, random_state=0).fit(X)
+    model.random_state = seed
+    with pytest.raises(InputError, match=r"random_state=.* is no seed"):
+        model.fit(X) if way == "fit" else model.sample(3)
+
+
 # --- shapes -----------------------------------------------------------------------------------------------------------
 
 
@@ -194,9 +249,23 @@ def test_dims_that_are_not_there_are_named():
         (np.where(np.arange(400) == 234, -1.0, 1.0), r"row 234 \(chunk \d\) is -1"),
         (np.where(np.arange(400) == 234, np.nan, 1.0), r"row 234 \(chunk \d\) is nan"),
         (np.where(np.arange(400) == 234, np.inf, 1.0), r"row 234 \(chunk \d\) is inf"),
+        (np.full(400, 1e50), r"row 0 \(chunk 0\) is 1e\+50.*at most 1e\+40"),
+        (np.full(400, 1e-100), r"sums to 4e-98; multiply all weights by one number"),
         (np.zeros(400), "zero for every row"),
     ],
-    ids=["too few", "two columns", "a number", "text", "complex", "negative", "NaN", "infinite", "all zero"],
+    ids=[
+        "too few",
+        "two columns",
+        "a number",
+        "text",
+        "complex",
+        "negative",
+        "NaN",
+        "infinite",
+        "huge",
+        "tiny",
+        "all zero",
+    ],
 )
 def test_bad_weights_are_refused(model, w, why):
     cases = [(X, w), (lazy(), w), (cells(), w), (cells().chunk(time=10), w)]
@@ -205,6 +274,14 @@ def test_bad_weights_are_refused(model, w, why):
     for x, weight in cases:
         with pytest.raises((InputError, InputTypeError), match=why):
             model(2).fit(x, sample_weight=weight)
+
+
+@BOTH
+def test_weights_a_million_million_times_smaller_change_nothing(model):
+    w = np.random.default_rng(1).random(400)
+    plain, small = (model(3, random_state=0).fit(X, sample_weight=w * factor) for factor in (1.0, 2.0**-60))
+    for name in ("cluster_centers_",) if model is KMeans else ("weights_", "means_", "covariances_"):
+        np.testing.assert_allclose(getattr(small, name), getattr(plain, name), rtol=1e-9)
 
 
 def test_weights_are_chunked_like_the_rows():

@@ -132,6 +132,13 @@ def test_float64_that_is_no_float32_stays_float64():
     assert narrowed(x[:, :1], x.dtype).dtype == np.float32
 
 
+def test_whole_numbers_of_eight_bytes_are_kept_as_they_are_computed_on():
+    for source in (np.uint64, np.int64):
+        most = np.array([[np.iinfo(source).max, 1]], dtype=source)
+        x = most.astype(np.float64)  # one more than that type holds
+        np.testing.assert_array_equal(narrowed(x, most.dtype).astype(np.float64), x)
+
+
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 def test_rows_left_out_and_weights_are_kept_too(cache):
     x = np.random.default_rng(0).standard_normal((300, 3))

@@ -318,7 +318,8 @@ _shelf = _Shelf()
 def narrowed(x: Array, source: np.dtype, gaps: bool = False) -> Array:
     """Rows in a smaller type that holds them exactly: whole numbers in their own, float64 as float32 where it can."""
     if source.kind in "iub":
-        return x.astype(source)
+        # Of eight bytes the largest are rounded up, to what that type does not hold; and nothing would be spared.
+        return x.astype(source) if source.itemsize < x.dtype.itemsize else x
     if x.dtype == np.float64:
         with np.errstate(over="ignore", under="ignore"):
             small = x.astype(np.float32)

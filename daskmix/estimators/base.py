@@ -284,8 +284,15 @@ class Estimator(BaseEstimator):
         )
 
     def _draw_seed(self) -> int:
-        state = check_random_state(self.random_state)
-        return int(state.randint(np.iinfo(np.int32).max))
+        return int(self._random_state().randint(np.iinfo(np.int32).max))
+
+    def _random_state(self) -> np.random.RandomState:
+        try:
+            return check_random_state(self.random_state)
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"random_state={self.random_state!r} is no seed ({error}); pass a whole number, a RandomState or None"
+            ) from error
 
     def _begin(
         self,

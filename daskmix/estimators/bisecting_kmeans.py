@@ -20,11 +20,11 @@ from daskmix.arrays import alongside, to_host
 from daskmix.block import Array
 from daskmix.centroids import Centroids
 from daskmix.estimators.base import Source
-from daskmix.estimators.cluster_base import ClusterEstimator, cluster_frame
+from daskmix.estimators.cluster_base import ClusterEstimator, nearest_of
 from daskmix.fitting import Fit, sampled
 from daskmix.hooks import Run
 from daskmix.kernels import Frame
-from daskmix.kernels.reference import enter, nearest, nearest_observed
+from daskmix.kernels.reference import nearest, nearest_observed
 from daskmix.sampling import Sample, completed
 
 MERITS: dict[str, Callable[[Node], float]] = {
@@ -243,8 +243,6 @@ def _leaves(centres: Array, children: Array, x: Array, gaps: bool) -> Array:
     at = np.zeros(len(x), dtype=np.int64)  # the next split of each row; below zero it has arrived
     for split, (pair, leads) in enumerate(zip(centres, children, strict=True)):
         own = np.flatnonzero(at == split)
-        frame = cluster_frame(pair, x.dtype)
-        rows = enter(x[alongside(own, x)], frame)
-        side = to_host((nearest_observed if gaps else nearest)(rows, frame.enter(pair))[0])
+        side = to_host(nearest_of(pair, x[alongside(own, x)], gaps))
         at[own] = leads[side]
     return -1 - at

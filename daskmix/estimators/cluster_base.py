@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from daskmix.algorithms.lloyd import Lloyd
 from daskmix.arrays import alongside, namespace
-from daskmix.block import Array
+from daskmix.block import Array, all_finite, with_room
 from daskmix.centroids import Assign, Centroids
 from daskmix.estimators.base import Estimator, Source
 from daskmix.fitting import Fit
@@ -58,7 +58,7 @@ class ClusterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluste
         return self._answer(X, function, sample_dims, variables)
 
     def _label_function(self) -> tuple[Callable[[Array, bool], Array], int]:
-        return partial(_labels, self.cluster_centers_), len(self.cluster_centers_)
+        return partial(nearest_of, self.cluster_centers_), len(self.cluster_centers_)
 
     def transform(self, X: Source, *, sample_dims: Any = None, variables: Any = None) -> Any:
         """Distance of each row to each centre: (n, k), in the type of X and lazy where X is; NaN for rows left out.
@@ -123,9 +123,14 @@ def cluster_frame(centres: Array, dtype: np.dtype) -> Frame:
     return Frame.of(centres.mean(axis=0), np.full(centres.shape[1], spread), dtype)
 
 
-def _labels(centres: Array, x: Array, gaps: bool) -> Array:
-    frame = cluster_frame(centres, x.dtype)
-    return (nearest_observed if gaps else nearest)(enter(x, frame), frame.enter(centres))[0]
+def nearest_of(centres: Array, x: Array, gaps: bool) -> Array:
+    """The nearest of some centres (k, d), by what is there of a row: (n,)."""
+
+    def ask(x: Array) -> tuple[Array, Array]:
+        frame = cluster_frame(centres, x.dtype)
+        return (nearest_observed if gaps else nearest)(enter(x, frame), frame.enter(centres))
+
+    return with_room(ask, lambda found: all_finite(found[1]), x)[0]
 
 
 def _distances(centres: Array, x: Array, gaps: bool) -> Array:

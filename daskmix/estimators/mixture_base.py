@@ -12,13 +12,13 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from sklearn.base import DensityMixin
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from daskmix.algorithms.em import EM
 from daskmix.algorithms.merging import Merging
 from daskmix.arrays import alongside, namespace
-from daskmix.block import Array, Missing
+from daskmix.block import Array, Missing, all_finite, with_room
 from daskmix.covariance import Covariance
 from daskmix.derived import Draws
 from daskmix.device import suited
@@ -167,14 +167,14 @@ class MixtureEstimator(DensityMixin, Estimator):
         if n_samples < 1:
             raise InputError(f"n_samples={n_samples} must be at least 1")
         if chunks is not None or hasattr(self, "noise_weight_"):
-            seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+            seed = self._draw_seed()
             draws = Draws(self._model(), seed)
             if chunks is None:
                 return draws.rows(np.arange(n_samples)), draws.components(np.arange(n_samples))
             index, d = da.arange(n_samples, chunks=chunks), self.means_.shape[1]
             rows = index.map_blocks(draws.rows, new_axis=1, chunks=(*index.chunks, (d,)), dtype=np.float64)
             return rows, index.map_blocks(draws.components, dtype=np.int64)
-        rng = check_random_state(self.random_state)
+        rng = self._random_state()
         counts = rng.multinomial(n_samples, self.weights_ / self.weights_.sum())
         k, d = self.means_.shape
         dense = self._model().covariance.dense(k, d)
@@ -332,13 +332,17 @@ def framed(model: Mixture, dtype: np.dtype) -> tuple[Mixture, Frame]:
 
 def _joint(model: Mixture, x: Array, gaps: bool) -> Array:
     """log p(x, k), in units of X: (n, k)."""
-    within, frame = framed(model, x.dtype)
-    path, nothing, log_scale = within.path(x.dtype), np.zeros(x.shape[1]), np.log(frame.scale)
-    if gaps:
-        densities = within.densities_observed(path, nothing, log_scale)
-    else:
-        densities = within.densities(path, nothing, float(log_scale.sum()))
-    return suited(compiled, x).joint(x, frame, densities).astype(np.float64)
+
+    def ask(x: Array) -> Array:
+        within, frame = framed(model, x.dtype)
+        path, nothing, log_scale = within.path(x.dtype), np.zeros(x.shape[1]), np.log(frame.scale)
+        if gaps:
+            densities = within.densities_observed(path, nothing, log_scale)
+        else:
+            densities = within.densities(path, nothing, float(log_scale.sum()))
+        return suited(compiled, x).joint(x, frame, densities).astype(np.float64)
+
+    return with_room(ask, all_finite, x)
 
 
 def _labels(model: Mixture, x: Array, gaps: bool) -> Array:
@@ -359,11 +363,15 @@ def _log_density(model: Mixture, x: Array, gaps: bool) -> Array:
 
 
 def _mahalanobis(model: Mixture, x: Array, gaps: bool) -> Array:
-    within, frame = framed(model, x.dtype)
-    nothing = np.zeros(x.shape[1])
-    centred = within.covariance.centred(within.means, nothing[:1])  # of which a distance has no constant
-    densities = within.observed(nothing, nothing) if gaps else centred
-    return mahalanobis(x, frame, densities)
+
+    def ask(x: Array) -> Array:
+        within, frame = framed(model, x.dtype)
+        nothing = np.zeros(x.shape[1])
+        centred = within.covariance.centred(within.means, nothing[:1])  # of which a distance has no constant
+        densities = within.observed(nothing, nothing) if gaps else centred
+        return mahalanobis(x, frame, densities)
+
+    return with_room(ask, all_finite, x)
 
 
 def _with_feature_dim(found: xr.DataArray, X: Source, names: Sequence[str]) -> xr.DataArray:

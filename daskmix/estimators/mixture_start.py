@@ -77,7 +77,7 @@ def smoothing(summary: Summary, reg_covar: float | None, structure: Structure) -
         return np.full(len(summary.mean), reg_covar)
     variance = summary.variance
     # What rounding leaves of a constant feature's variance is not one; any number will do in its place.
-    varies = variance > (1e-12 * np.maximum(np.abs(summary.low), np.abs(summary.high))) ** 2
+    varies = np.sqrt(variance) > 1e-12 * np.maximum(np.abs(summary.low), np.abs(summary.high))
     return AUTO_FLOOR * np.where(varies, variance, 1.0)
 
 

@@ -11,7 +11,8 @@ EXACT = FASTMATH - {"reassoc"}
 
 
 def jit(function: Callable[..., Any], fastmath: set[str] = FASTMATH) -> Any:
-    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath}
+    # To divide by zero gives what it gives in NumPy, and is no exception.
+    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to write a cache: compile once per process
