@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -174,3 +175,10 @@ def each_while(driver: Process, pauses: Sequence[float]) -> Iterator[int]:
 def kill(process: psutil.Process | Process) -> None:
     with suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGKILL)
+
+
+def daskmix(*words: object, env: Mapping[str, str] | None = None, seconds: float = 100) -> Any:
+    """The command line, to its end; with nothing in its environment that was not asked for."""
+    command = [sys.executable, "-m", "daskmix.cli", *map(str, words)]
+    bare = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=bare | dict(env or {}), capture_output=True, text=True, timeout=seconds)

@@ -28,7 +28,7 @@ def models(iterations: int, run: Mapping[str, Any], checkpoint: str | None) -> d
         return {"max_iter": iterations, "tol": 0, "accelerate": "none", "random_state": 0, "run": told}
 
     return {
-        "kmeans": KMeans(4, init="k-means||", n_init=1, **options("kmeans")),
+        "kmeans": KMeans(4, **options("kmeans")),
         "full": GaussianMixture(4, n_init=2, **options("full")),
         "diag": GaussianMixture(4, covariance_type="diag", n_init=2, **options("diag")),
     }

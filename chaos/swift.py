@@ -123,6 +123,11 @@ def swift(folder: Path) -> Iterator[Swift]:
         yield server
 
 
+def installed() -> bool:
+    """Whether `make chaos` has made the server's environment."""
+    return (VENV / "bin/swift-proxy-server").exists()
+
+
 def endpoint(port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
