@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,21 +129,33 @@ class Job:
     inside: Sequence[str] = ()
     run: Mapping[str, Any] = field(default_factory=dict)
     name: str = "driver"
+    lasting: bool = False  # it fits again and again until `enough`
 
     def start(self) -> Process:
         command = [
             *self.inside, sys.executable, "-m", "chaos.driver", self.store, self.result,
             "--iterations", self.iterations, "--run", json.dumps(dict(self.run)), *self.options,
         ]  # fmt: skip
-        return Process(self.name, command, self.folder, {**recommended(), **self.env})
+        until = ("--until", self._enough) if self.lasting else ()
+        return Process(self.name, [*command, *until], self.folder, {**recommended(), **self.env})
+
+    @property
+    def _enough(self) -> Path:
+        return self.folder / f"{self.name}.enough"
+
+    def enough(self) -> None:
+        """The round that is under way is the last."""
+        self._enough.touch()
 
     @property
     def result(self) -> Path:
         return self.folder / f"{self.name}.json"
 
     def found(self) -> Any:
-        """What it wrote, once it has ended well."""
-        return json.loads(self.result.read_text())
+        """What it wrote, once it has ended well; in all rounds the same."""
+        first, *others = json.loads(self.result.read_text())
+        assert all(other == first for other in others)
+        return first
 
 
 def has_told(driver: Process, line: str) -> Callable[[], bool]:
@@ -162,14 +173,6 @@ def ended_well(driver: Process, seconds: float) -> None:
     """The driver came to its end by itself."""
     code = driver.wait(seconds)
     assert code == 0, f"the driver ended with {code}:\n{driver.said[-4000:]}"
-
-
-def each_while(driver: Process, pauses: Sequence[float]) -> Iterator[int]:
-    """Some moments while the driver is under way, so many seconds apart."""
-    for i, pause in enumerate(pauses):
-        time.sleep(pause)
-        assert driver.running, f"the driver ended after {i} of {len(pauses)} faults; give it more to do"
-        yield i
 
 
 def kill(process: psutil.Process | Process) -> None:

@@ -57,6 +57,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scheduler", help="address of a cluster; the threads of this process by default")
     parser.add_argument("--local-cluster", type=int, metavar="WORKERS")
     parser.add_argument("--checkpoint")
+    parser.add_argument("--until", type=Path, metavar="FILE", help="fit all three again until there is this file")
     parser.add_argument("--run", type=json.loads, default={}, metavar="JSON", help="other fields of Run")
     return parser.parse_args(given)
 
@@ -74,12 +75,15 @@ def cluster(asked: argparse.Namespace) -> Any:
 
 def main() -> None:
     asked = arguments()
-    found = {}
+    rounds: list[Any] = []
     with cluster(asked):
-        for name, model in models(asked.iterations, asked.run, asked.checkpoint).items():
-            model.fit(asked.store)
-            found[name] = bits(model, model.predict(asked.store))
-    asked.result.write_text(json.dumps(found, indent=1))
+        while not rounds or (asked.until is not None and not asked.until.exists()):
+            found = {}
+            for name, model in models(asked.iterations, asked.run, asked.checkpoint).items():
+                model.fit(asked.store)
+                found[name] = bits(model, model.predict(asked.store))
+            rounds.append(found)
+    asked.result.write_text(json.dumps(rounds, indent=1))
 
 
 if __name__ == "__main__":
