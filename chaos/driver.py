@@ -68,7 +68,7 @@ def cluster(asked: argparse.Namespace) -> Any:
     if asked.scheduler:
         return Client(asked.scheduler)
     if asked.local_cluster:
-        workers = LocalCluster(asked.local_cluster, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+        workers = LocalCluster(n_workers=asked.local_cluster, threads_per_worker=1, dashboard_address="127.0.0.1:0")
         return Client(workers)
     return nullcontext()
 

@@ -21,7 +21,7 @@ def test_without_room_for_scratch_chunks_are_read_again(store, undisturbed, tmp_
     right = undisturbed(ITERATIONS)
     with disk(tmp_path / "small", "16m") as small, Cluster(tmp_path) as cluster:
         cluster.wait_for_workers()
-        run = {"cache": "disk", "scratch": str(small)}
+        run = {"cache": "disk", "scratch": str(small), "cache_limit": 1 << 30}
         job = Job(store, tmp_path, ITERATIONS, ("--scheduler", cluster.address), run=run)
         with job.start() as driver:
             ended_well(driver, 100)

@@ -54,13 +54,16 @@ def test_after_a_hundred_fits_a_process_holds_what_it_held_at_the_start(small):
 
 @pytest.mark.limit(240)
 def test_after_a_hundred_fits_workers_hold_what_they_held_at_the_start(small):
-    with LocalCluster(2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
 
         def there() -> list[int]:
             return list(client.run(lambda: psutil.Process().num_fds()).values())
 
         fit(small, 10)
-        here, before = held(), there()
+        before, here = there(), held()
         fit(small, 100)
         comes_back(held, here)
         comes_back(there, before)

@@ -16,7 +16,7 @@ from chaos.swift import BUCKET, KEY, SECRET, Swift, environment, files, installe
 pytestmark = pytest.mark.skipif(not installed(), reason="no OpenStack swift in .chaos; `make chaos` installs it")
 
 STORE = f"s3://{BUCKET}/x.zarr"
-FEW = 4  # iterations: every pass reads all chunks again
+FEW = 2  # iterations: every pass reads all chunks again
 READ_AGAIN = {"cache": "off"}
 
 
