@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: env demo test lint types unit bench bench-scaling bench-passes lock clean
+.PHONY: env demo test lint types unit bench bench-scaling bench-passes chaos lock clean
 
 env: $(STAMP)
 
@@ -42,9 +42,20 @@ bench-scaling: env  ## a model of a pass, fitted and checked on this machine in 
 bench-passes: env  ## passes to a solution, counted, in a quarter of an hour; writes docs/passes.md
 	$(BIN)/python -m benchmarks.passes --write docs/passes.md
 
+# The object store that these tests need lives apart: its packages are not ours to choose versions of.
+CHAOS := .chaos
+
+$(CHAOS)/.installed: chaos/requirements.txt
+	$(PYTHON) -m venv $(CHAOS)
+	$(CHAOS)/bin/pip install --quiet --requirement chaos/requirements.txt
+	touch $@
+
+chaos: env $(CHAOS)/.installed  ## faults done to real processes, in half an hour; as root also networks and disks
+	$(BIN)/pytest chaos --durations=0 --durations-min=1 -rs
+
 lock:  ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --no-emit-package daskmix --extra dev --extra bench pyproject.toml --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CHAOS) chaos-logs demo-output .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Faults of every kind, done to real processes while they fit: `make chaos`."""
