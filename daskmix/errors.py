@@ -64,6 +64,10 @@ class BadChunkError(DaskmixError, OSError):
     """A chunk of the input cannot be read or decoded."""
 
 
+class MissingChunksError(BadChunkError):
+    """Chunks of the input are not there; Zarr would read them as the fill value."""
+
+
 class SchemaError(DaskmixError, ValueError):
     """A stored model is not one that this version can read."""
 

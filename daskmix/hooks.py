@@ -55,6 +55,10 @@ class Run:
         CuPy arrays. "cuda" moves each tile of rows to the GPU of the worker that reads it, with CuPy. This is the one
         exception to "never changes the result": a GPU sums in another order, so results agree with the CPU's to
         rounding, not to the bit. `predict` and `score` compute where the rows are.
+    accept_missing_chunks : bool
+        Whether chunks (or shards) that a Zarr store lacks may be read as the fill value, as Zarr itself does; also by
+        `predict` and `score`. Stores that were written without empty chunks lack them on purpose. By default they are
+        an error: before the first pass, and where one is lost during a fit. Empty objects are one in any case.
 
     Notes
     -----
@@ -76,6 +80,7 @@ class Run:
     progress: Literal["auto", "terminal", "log", False] = "auto"
     callbacks: tuple[Callback, ...] = ()
     device: Literal["cuda"] | None = None
+    accept_missing_chunks: bool = False
 
     def __post_init__(self) -> None:
         if self.cache not in CACHES:
@@ -90,6 +95,9 @@ class Run:
                 f'device={self.device!r} is not one of "cuda", None; pass "cuda" for a GPU, or leave it out to compute '
                 "where the rows are"
             )
+
+        if not isinstance(self.accept_missing_chunks, bool):
+            raise InputError(f"accept_missing_chunks={self.accept_missing_chunks!r} must be True or False")
 
     def keep(self) -> Keep:
         """What the engine may keep."""

@@ -112,9 +112,9 @@ class Part:
 def bad_chunk(number: int, source: str, place: Place | None, error: Exception) -> BadChunkError:
     """What to raise for a chunk that cannot be read; `place` where it is known."""
     box = "" if place is None else f" (rows from {place.origin}, shape {place.shape})"
+    said = str(error) if isinstance(error, DaskmixError) else f"{type(error).__name__}: {error}"
     return BadChunkError(
-        f"chunk {number}{source}{box} cannot be read: {type(error).__name__}: {error}; restore this chunk or leave its "
-        "rows out"
+        f"chunk {number}{source}{box} cannot be read: {said}; restore this chunk or leave its rows out"
     )
 
 

@@ -18,6 +18,7 @@ import zarr.errors
 import zarr.storage
 
 from daskmix.errors import BadChunkError, IncompleteStoreError, SchemaError, StoreExistsError, StoreNotFoundError
+from daskmix.sources.chunks import written
 
 SCHEMA = 1
 MARK = "daskmix"
@@ -275,7 +276,8 @@ def _uneven(sizes: Sequence[int]) -> bool:
 
 
 def _encoding(variable: xr.DataArray) -> dict[str, Any]:
-    encoding: dict[str, Any] = {"compressors": _codecs()}
+    # What was computed is written, also where it is all fill value: so it can be told how far writing came.
+    encoding: dict[str, Any] = {"compressors": _codecs(), "write_empty_chunks": True}
     if variable.chunks is not None:
         encoding["chunks"] = tuple(max(1, sizes[0]) for sizes in variable.chunks)
     elif variable.ndim:
@@ -303,4 +305,19 @@ def refuse_incomplete(path: Any) -> None:
     except SchemaError:
         return
     if state and not state.get("complete"):
-        raise IncompleteStoreError(f"{path} was begun and never finished; write it again with overwrite")
+        raise IncompleteStoreError(
+            f"{path} was begun and never finished, {how_far(path)}; write it again with overwrite"
+        )
+
+
+def how_far(path: Any) -> str:
+    """How much of a store of values of rows was written, in words."""
+    arrays: dict[str, Any] = dict(open_group(path).arrays())
+    coordinates = {name for a in arrays.values() for name in str(a.attrs.get("coordinates", "")).split()}
+    # Of coordinates, which are written whole, chunks of zeros are left out.
+    of_rows = {
+        name: a for name, a in arrays.items()
+        if name not in coordinates and (a.metadata.dimension_names or ()) != (name,)
+    }  # fmt: skip
+    there, total = written(of_rows)
+    return f"{there:,} of {total:,} chunks written"

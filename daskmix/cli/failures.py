@@ -31,7 +31,11 @@ BAD_INPUT = (
     IncompleteStoreError,
 )
 DEBUG = "daskmix.debug"
-OPTIONS = {'missing="drop"': "--missing drop", "run=Run(scratch=...)": "--scratch"}  # what Python's words are here
+OPTIONS = {
+    'missing="drop"': "--missing drop",
+    "run=Run(scratch=...)": "--scratch",
+    "run=Run(accept_missing_chunks=True)": "--accept-missing-chunks",
+}  # what Python's words are here
 
 
 class BadInput(click.ClickException):

@@ -58,7 +58,7 @@ def fit(
     from daskmix import write_rows  # here, as everything below needs Dask and Zarr, which the lines above do not
 
     with connected(scheduler):
-        X, weight = opened(source, variables, weights)
+        X, weight = opened(source, variables, weights, run.accept_missing_chunks)
         model.fit(X, sample_weight=weight, sample_dims=sample_dims)
         model.save(out, overwrite=overwrite)
         if labels_out is not None:

@@ -231,7 +231,12 @@ what_to_fit = _several(
         help="auto saves passes where there are more rows than the sample holds; none is the textbook's iteration.",
     ),
 )  # fmt: skip
+accepting = click.option(
+    "--accept-missing-chunks", "accept", is_flag=True,
+    help="Chunks that the store lacks are read as its fill value, as in stores that were written without empty chunks.",
+)  # fmt: skip
 _keeping = _several(
+    accepting,
     click.option(
         "--cache", type=click.Choice(["auto", "memory", "disk", "off"]), default="auto", show_default=True,
         help="Where decoded chunks stay between passes: in memory while there is room, then in scratch (auto), in one "
@@ -259,12 +264,14 @@ def how_to_keep(command: Any) -> Any:
         cache_limit: int | None,
         scratch: str | None,
         quiet: bool,
+        accept: bool,
         **others: Any,
     ) -> Any:
         from daskmix import Run
 
         progress: Literal["terminal", "log"] = "terminal" if sys.stderr.isatty() else "log"
-        return command(run=Run(cache, cache_limit, scratch, progress=False if quiet else progress), **others)
+        run = Run(cache, cache_limit, scratch, progress=False if quiet else progress, accept_missing_chunks=accept)
+        return command(run=run, **others)
 
     return _keeping(with_run)
 

@@ -12,22 +12,22 @@ import click
 from daskmix.errors import InputError, VariableNotFoundError
 
 
-def opened(source: str, variables: Sequence[str], weights: str | None = None) -> tuple[Any, Any]:
-    """Rows and weights of a store, lazily; refused where writing the store was interrupted."""
-    from daskmix.sources.zarr import Stored, open_path
+def opened(source: str, variables: Sequence[str], weights: str | None = None, accept: bool = False) -> tuple[Any, Any]:
+    """Rows and weights of a store, lazily; refused where writing the store was interrupted, or chunks are missing."""
+    from daskmix.sources.zarr import open_path
     from daskmix.store import refuse_incomplete
 
     refuse_incomplete(source)
-    X: Any = open_path(source, list(variables) or None)
+    X: Any = open_path(source, list(variables) or None, accept)
     if weights is None:
-        return X, None
-    weight = open_path(source, [weights]).lazy
+        return X.checked(), None
+    weight = open_path(source, [weights], accept).checked().lazy
     if variables:
-        return X, weight
-    X = Stored(X.lazy.drop_vars(weights), X.bare.drop_vars(weights))
+        return X.checked(), weight
+    X = X.without(weights)
     if not X.lazy.data_vars:
         raise VariableNotFoundError(f"{source} has no variable beside the weights {weights!r}; nothing is left to fit")
-    return X, weight
+    return X.checked(), weight
 
 
 def free(outputs: Sequence[str | None], overwrite: bool, inputs: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from daskmix.cli.options import MISSING, how_to_run, what_to_read
+from daskmix.cli.options import MISSING, accepting, how_to_run, what_to_read
 from daskmix.cli.places import connected, free, opened
 from daskmix.cli.text import print_facts
 from daskmix.errors import InputError
@@ -22,6 +22,7 @@ from daskmix.errors import InputError
 @click.option("--probabilities", is_flag=True, help="Write each component's probability too (mixtures).")
 @click.option("--uncertainty", is_flag=True, help="Write one minus the largest probability too (mixtures).")
 @click.option("--missing", type=click.Choice(MISSING), help="What to do about rows with NaN; as in the fit.")
+@accepting
 @how_to_run
 def predict(
     model_path: str,
@@ -32,6 +33,7 @@ def predict(
     probabilities: bool,
     uncertainty: bool,
     missing: str | None,
+    accept: bool,
     scheduler: str | None,
     overwrite: bool,
 ) -> None:
@@ -63,7 +65,7 @@ def predict(
         model.set_params(missing=missing)
     began = time.perf_counter()
     with connected(scheduler):
-        X, _ = opened(source, variables or _variables_of(model, source))
+        X, _ = opened(source, variables or _variables_of(model, source), accept=accept)
         answers = {name: getattr(model, method)(X, sample_dims=sample_dims) for name, method in asked.items()}
         labels = _together(answers)
         write_rows(labels, out, overwrite=overwrite)
