@@ -88,7 +88,7 @@ def store_of(chunks: int, rows: int) -> Iterator[str]:
 
 def rows_of(path: str) -> Rows:
     """The rows of a store."""
-    return rows_from_stored_array(open_path(path), None, Missing.refuse)
+    return rows_from_stored_array(open_path(path, accept=True), None, Missing.refuse)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,10 @@ class AccessDeniedError(DaskmixError, PermissionError):
     """A store is there, but may not be read with these credentials."""
 
 
+class MissingChunksError(BadChunkError):
+    """Chunks of the input are not there; Zarr would read them as the fill value."""
+
+
 class SchemaError(DaskmixError, ValueError):
     """A stored model is not one that this version can read."""
 

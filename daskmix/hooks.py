@@ -72,6 +72,10 @@ class Run:
         workers or with paused ones, a chunk whose workers die, what is at work since when. None looks for nothing.
     on_stall : {"wait", "raise"}
         Whether this is a `StalledWarning`, and one waits on, or a `StalledError`.
+    accept_missing_chunks : bool
+        Whether chunks (or shards) that a Zarr store lacks may be read as the fill value, as Zarr itself does; also by
+        `predict` and `score`. Stores that were written without empty chunks lack them on purpose. By default they are
+        an error: before the first pass, and where one is lost during a fit. Empty objects are one in any case.
 
     Notes
     -----
@@ -98,6 +102,7 @@ class Run:
     retries: int = 3
     stall: float | None = 600.0
     on_stall: Literal["wait", "raise"] = "wait"
+    accept_missing_chunks: bool = False
 
     def __post_init__(self) -> None:
         if self.cache not in CACHES:
@@ -124,6 +129,9 @@ class Run:
             raise InputError(f"stall={stall!r} must be a number of seconds above 0, or None")
         if self.on_stall not in ON_STALL:
             raise not_one_of("on_stall", self.on_stall, ON_STALL)
+
+        if not isinstance(self.accept_missing_chunks, bool):
+            raise InputError(f"accept_missing_chunks={self.accept_missing_chunks!r} must be True or False")
 
     def keep(self) -> Keep:
         """What the engine may keep."""

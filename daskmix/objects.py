@@ -11,7 +11,7 @@ from typing import Any
 
 import fsspec
 from zarr.abc.store import Store
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 TAGS = ("ETag", "etag", "e_tag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
 CRAWLED = {"http", "https"}  # what fsspec calls a listing there follows the links of web pages
@@ -118,7 +118,9 @@ async def _in_store(store: Store, prefix: str) -> dict[str, Stat]:
         raise NotImplementedError(f"a {type(store).__name__} cannot list its objects")
     below = f"{prefix}/" if prefix else ""
     keys = [key async for key in store.list_prefix(below)]
-    return {key: Stat(await store.getsize(key), "") for key in keys}
+    # Elsewhere to ask for the size of an object would be a request.
+    known = isinstance(store, MemoryStore | ZipStore)
+    return {key: Stat(await store.getsize(key) if known else None, "") for key in keys}
 
 
 def _of_coroutine(coroutine: Coroutine[Any, Any, dict[str, Stat]]) -> dict[str, Stat]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from itertools import accumulate, groupby
-from itertools import product as cartesian
 from typing import Any
 
 import xarray as xr
 import zarr
 
 from daskmix.objects import listing
+from daskmix.sources.chunks import cells_of
 
 
 def left(group: zarr.Group, dataset: xr.Dataset) -> Iterator[tuple[xr.Dataset, dict[str, slice]]]:
@@ -62,7 +62,7 @@ def _done(group: zarr.Group, lazy: xr.Dataset, dim: Hashable, slabs: int) -> set
         array: Any = group[str(name)]
         there = {key for key, stat in listing(group.store, array.path).items() if stat.size != 0}
         axis = variable.dims.index(dim)
-        for position in cartesian(*map(range, array.cdata_shape)):
-            if f"{array.path}/{array.metadata.encode_chunk_key(position)}" not in there:
-                done.discard(position[axis])
+        for where, key in cells_of(array):
+            if key not in there:
+                done.discard(where[axis])
     return done

@@ -118,9 +118,9 @@ def bad_chunk(number: int, source: str, place: Place | None, error: Exception) -
             f"chunk {number}{source}{box} could not be read for {again.SOURCE_PATIENCE:.3g} s: {type(error).__name__}: "
             f"{error}; see whether its store can be reached, and run it again"
         )
+    said = str(error) if isinstance(error, DaskmixError) else f"{type(error).__name__}: {error}"
     return BadChunkError(
-        f"chunk {number}{source}{box} cannot be read: {type(error).__name__}: {error}; restore this chunk or leave its "
-        "rows out"
+        f"chunk {number}{source}{box} cannot be read: {said}; restore this chunk or leave its rows out"
     )
 
 

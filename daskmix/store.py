@@ -22,6 +22,7 @@ from daskmix.again import reached
 from daskmix.checkpoint import Provenance
 from daskmix.errors import BadChunkError, IncompleteStoreError, SchemaError, StoreExistsError, StoreNotFoundError
 from daskmix.regions import chunked, fits, left
+from daskmix.sources.chunks import written
 
 SCHEMA = 1
 MARK = "daskmix"
@@ -351,4 +352,19 @@ def refuse_incomplete(path: Any) -> None:
     except SchemaError:
         return
     if state and not state.get("complete"):
-        raise IncompleteStoreError(f"{path} was begun and never finished; write it again with overwrite")
+        raise IncompleteStoreError(
+            f"{path} was begun and never finished, {how_far(path)}; write it again with overwrite"
+        )
+
+
+def how_far(path: Any) -> str:
+    """How much of a store of values of rows was written, in words."""
+    arrays: dict[str, Any] = dict(open_group(path).arrays())
+    coordinates = {name for a in arrays.values() for name in str(a.attrs.get("coordinates", "")).split()}
+    # Of coordinates, which are written whole, chunks of zeros are left out.
+    of_rows = {
+        name: a for name, a in arrays.items()
+        if name not in coordinates and (a.metadata.dimension_names or ()) != (name,)
+    }  # fmt: skip
+    there, total = written(of_rows)
+    return f"{there:,} of {total:,} chunks written"

@@ -335,7 +335,9 @@ def grids(draw):
 def test_small_chunks_are_read_with_their_neighbours_each_once(grid, run):
     chunks, shape = grid
     store = CountingStore(MemoryStore())
-    array = zarr.create_array(store, shape=shape, chunks=chunks, dtype="f4", compressors=None)
+    array = zarr.create_array(
+        store, shape=shape, chunks=chunks, dtype="f4", compressors=None, config={"write_empty_chunks": True}
+    )
     array[:] = np.arange(np.prod(shape), dtype="f4").reshape(shape)
     store.counts.clear()
     with pytest.MonkeyPatch.context() as patch:

@@ -49,6 +49,7 @@ DEBUG = "daskmix.debug"
 OPTIONS = {
     'missing="drop"': "--missing drop",
     "run=Run(scratch=...)": "--scratch",
+    "run=Run(accept_missing_chunks=True)": "--accept-missing-chunks",
     "Run(retries=...)": "--retries",
     "Run(stall=...)": "--stall",
     'Run(on_stall="raise")': "--on-stall raise",

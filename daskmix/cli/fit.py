@@ -60,7 +60,7 @@ def fit(
     from daskmix.estimators.identity import identity, provenance  # here, as this needs Dask and Zarr
     from daskmix.store import finished, save_model, write_values
 
-    X, weight = opened(source, variables, weights)
+    X, weight = opened(source, variables, weights, run.accept_missing_chunks)
     if run.checkpoint is not None:
         # What this very command wrote before it was cut off may be there.
         free([out, labels_out], overwrite, provenance(identity(model, X, weight, sample_dims)))

@@ -84,10 +84,13 @@ def _print_store(path: str, kind: str, complete: bool) -> None:
     """Every array of a store, from its metadata."""
     import zarr
 
+    from daskmix.store import ROWS, how_far
+
     node = zarr.open(path, mode="r")
     arrays = [(node.name or "/", node)] if isinstance(node, zarr.Array) else sorted(_arrays(node))
     ours = {"": "not written by daskmix", "rows": "labels of daskmix"}.get(kind, f"a {kind} of daskmix")
-    state = {} if not kind else {"complete": "yes" if complete else "no: writing was interrupted, write it again"}
+    far = "" if complete or kind != ROWS else f", {how_far(path)}"
+    state = {} if not kind else {"complete": "yes" if complete else f"no: writing was interrupted{far}; write it again"}
     total = sum(array.nbytes for _, array in arrays)
     print_facts({"store": f"{path}, Zarr v{node.metadata.zarr_format}", "kind": ours} | state | {"size": size(total)})
     click.echo()

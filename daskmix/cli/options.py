@@ -231,7 +231,12 @@ what_to_fit = _several(
         help="auto saves passes where there are more rows than the sample holds; none is the textbook's iteration.",
     ),
 )  # fmt: skip
+accepting = click.option(
+    "--accept-missing-chunks", "accept", is_flag=True,
+    help="Chunks that the store lacks are read as its fill value, as in stores that were written without empty chunks.",
+)  # fmt: skip
 _keeping = _several(
+    accepting,
     click.option(
         "--cache", type=click.Choice(["auto", "memory", "disk", "off"]), default="auto", show_default=True,
         help="Where decoded chunks stay between passes: in memory while there is room, then in scratch (auto), in one "
@@ -284,6 +289,7 @@ def how_to_keep(command: Any) -> Any:
         stall: float,
         on_stall: Literal["wait", "raise"],
         quiet: bool,
+        accept: bool,
         **others: Any,
     ) -> Any:
         from daskmix import Run
@@ -292,7 +298,7 @@ def how_to_keep(command: Any) -> Any:
         told: Literal["terminal", "log", False] = False if quiet else progress
         run = Run(
             cache, cache_limit, scratch, told, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
-            retries=retries, stall=stall, on_stall=on_stall,
+            retries=retries, stall=stall, on_stall=on_stall, accept_missing_chunks=accept,
         )  # fmt: skip
         return command(run=run, **others)
 

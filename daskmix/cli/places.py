@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,22 @@ from daskmix.errors import ClusterLostError, InputError, VariableNotFoundError
 RECONNECT = 900.0  # seconds in which a scheduler that was there may come back, if --stall does not end the waiting
 
 
-def opened(source: str, variables: Sequence[str], weights: str | None = None) -> tuple[Any, Any]:
-    """Rows and weights of a store, lazily; refused where writing the store was interrupted."""
+def opened(source: str, variables: Sequence[str], weights: str | None = None, accept: bool = False) -> tuple[Any, Any]:
+    """Rows and weights of a store, lazily; refused where writing the store was interrupted, or chunks are missing."""
     from daskmix.sources.zarr import open_path
     from daskmix.store import refuse_incomplete
 
     refuse_incomplete(source)
-    X: Any = open_path(source, list(variables) or None)
+    X: Any = open_path(source, list(variables) or None, accept)
     if weights is None:
-        return X, None
-    weight = open_path(source, [weights]).lazy
+        return X.checked(), None
+    weight = open_path(source, [weights], accept).checked().lazy
     if variables:
-        return X, weight
-    X = replace(X, lazy=X.lazy.drop_vars(weights), bare=X.bare.drop_vars(weights))
+        return X.checked(), weight
+    X = X.without(weights)
     if not X.lazy.data_vars:
         raise VariableNotFoundError(f"{source} has no variable beside the weights {weights!r}; nothing is left to fit")
-    return X, weight
+    return X.checked(), weight
 
 
 def apart(outputs: Sequence[str | None], inputs: Sequence[str | None]) -> None:

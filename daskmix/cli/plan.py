@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from daskmix.cli.fit import estimator
-from daskmix.cli.options import debug, how_to_weigh, what_to_fit, what_to_read
+from daskmix.cli.options import accepting, debug, how_to_weigh, what_to_fit, what_to_read
 from daskmix.cli.places import opened
 from daskmix.cli.text import print_facts
 
@@ -19,6 +19,7 @@ from daskmix.cli.text import print_facts
 @how_to_weigh
 @what_to_fit
 @click.option("--threads", type=click.IntRange(min=1), help="Of a worker; the cores of this machine by default.")
+@accepting
 @debug
 def plan(
     source: str,
@@ -28,6 +29,7 @@ def plan(
     kind: str,
     k: int,
     threads: int | None,
+    accept: bool,
     **options: Any,
 ) -> None:
     """Tell what a fit of INPUT will cost: passes, bytes, tasks and memory. Only metadata are read.
@@ -38,7 +40,7 @@ def plan(
     """
     from daskmix import plan as planned
 
-    X, weight = opened(source, variables, weights)
+    X, weight = opened(source, variables, weights, accept)
     model = estimator(kind, k, None, options)
     found = planned(model, X, sample_weight=weight, sample_dims=sample_dims, threads=threads)
     print_facts(found.facts())

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from daskmix.cli.options import MISSING, how_to_run, what_to_read
+from daskmix.cli.options import MISSING, accepting, how_to_run, what_to_read
 from daskmix.cli.places import apart, connected, free, opened
 from daskmix.cli.text import print_facts
 from daskmix.errors import InputError
@@ -22,6 +22,7 @@ from daskmix.errors import InputError
 @click.option("--probabilities", is_flag=True, help="Write each component's probability too (mixtures).")
 @click.option("--uncertainty", is_flag=True, help="Write one minus the largest probability too (mixtures).")
 @click.option("--missing", type=click.Choice(MISSING), help="What to do about rows with NaN; as in the fit.")
+@accepting
 @how_to_run
 def predict(
     model_path: str,
@@ -32,6 +33,7 @@ def predict(
     probabilities: bool,
     uncertainty: bool,
     missing: str | None,
+    accept: bool,
     scheduler: str | None,
     overwrite: bool,
 ) -> None:
@@ -64,7 +66,7 @@ def predict(
     if missing is not None:
         model.set_params(missing=missing)
     began = time.perf_counter()
-    X, _ = opened(source, variables or _variables_of(model, source))
+    X, _ = opened(source, variables or _variables_of(model, source), accept=accept)
     of = provenance_of_answers(model, X, sample_dims, tuple(asked))
     free([out], overwrite, of)
     if not finished(out, of):

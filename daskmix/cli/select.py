@@ -78,7 +78,7 @@ def select(
     apart([out], [source, run.checkpoint])
     free([out], overwrite)
     with connected(scheduler):
-        X, weight = opened(source, variables, weights)
+        X, weight = opened(source, variables, weights, run.accept_missing_chunks)
         found = selected(
             X, **tried, n_init=n_init, criterion=criterion, sample_weight=weight, sample_dims=sample_dims,
             run=run, **given,

@@ -38,7 +38,7 @@ from daskmix.sources.zarr import (
     rows_from_stored_array,
     rows_from_stored_variables,
 )
-from daskmix.store import COMMON, save_model, vacant, write_values
+from daskmix.store import COMMON, refuse_incomplete, save_model, vacant, write_values
 from daskmix.vault import vault
 
 Source = Any  # what a user passes as X
@@ -64,10 +64,13 @@ class Estimator(BaseEstimator):
     # --- what a user passes -------------------------------------------------------------------------------------------
 
     def _opened(self, X: Source, variables: str | Sequence[str] | None) -> Source:
-        """Paths, URLs and Zarr arrays as the lazy objects that they name."""
+        """Paths, URLs and Zarr arrays as the lazy objects that they name, whose chunks are there."""
         names = [variables] if isinstance(variables, str) else variables
+        accept = isinstance(self.run, Run) and self.run.accept_missing_chunks
         if is_path(X):
-            return open_path(X, names)
+            stored = open_path(X, names, accept)
+            refuse_incomplete(X)
+            return stored.checked()
         if names:
             if not isinstance(X, xr.Dataset):
                 raise InputError("variables= names variables of a store or Dataset; X is neither")
@@ -79,7 +82,7 @@ class Estimator(BaseEstimator):
             raise InputTypeError(
                 "X is a Zarr group; pass its path, or xarray.open_zarr(...) of it, or one of its arrays"
             )
-        return of_array(X) if isinstance(X, zarr.Array) else X
+        return of_array(X, accept).checked() if isinstance(X, zarr.Array) else X
 
     def _rows(self, X: Source, weight: Any, sample_dims: Any, reset: bool) -> Rows:
         """Rows of anything that `_opened` returns, checked against the fit's features unless they are new."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import dask
 import numpy as np
-import zarr
 from dask.base import tokenize
 from sklearn.base import BaseEstimator
 
@@ -79,8 +78,7 @@ def of_rows(x: Any) -> Facts:
         return {}
     if isinstance(x, Stored):
         # Without consolidated metadata variables come in any order.
-        names = [name for name, _, _ in _arrays(x)]
-        return {"kind": type(x.bare).__name__, "variables": names, **_sizes(x.lazy), **_of_stored(x)}
+        return {"kind": type(x.lazy).__name__, "variables": list(map(str, x.arrays)), **_sizes(x.lazy), **_of_stored(x)}
     token = tokenize(x)
     try:
         with dask.config.set({"tokenize.ensure-deterministic": True}):
@@ -106,9 +104,11 @@ def _sizes(x: Any) -> Facts:
 def _of_stored(x: Stored) -> Facts:
     """Every object of the arrays that are read: its name, size and etag (or time)."""
     facts: Facts = {}
-    for name, place, folder in _arrays(x):
+    for name, array in x.arrays.items():
+        name = str(name) or "the array"
         try:
-            found = sorted((key, stat.size, stat.tag) for key, stat in listing(place, folder).items())
+            listed = listing(array.stored.store, array.stored.path)
+            found = sorted((key, stat.size, stat.tag) for key, stat in listed.items())
         except NotImplementedError:
             facts[f"objects of {name}"] = "cannot be listed"
             continue
@@ -117,14 +117,6 @@ def _of_stored(x: Stored) -> Facts:
             f"{len(found)} of {sum(size or 0 for _, size, _ in found)} bytes, digest {digest[:16]}"
         )
     return facts
-
-
-def _arrays(x: Stored) -> list[tuple[str, Any, str]]:
-    """Name, store and folder of each array."""
-    if isinstance(x.bare, zarr.Array):
-        return [(x.bare.path or "the array", x.bare.store, x.bare.path)]
-    names = x.bare.data_vars if hasattr(x.bare, "data_vars") else [x.bare.name]
-    return [(str(name), x.place, str(name)) for name in names]
 
 
 def _told(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -15,8 +15,9 @@ import zarr
 
 from daskmix.again import reached, transient
 from daskmix.block import Array, Missing, Place, working_dtype
-from daskmix.errors import InputTypeError, StoreNotFoundError, VariableNotFoundError
+from daskmix.errors import InputTypeError, MissingChunksError, StoreNotFoundError, VariableNotFoundError
 from daskmix.rows import Part, Rows, bad_chunk, box, places
+from daskmix.sources.chunks import Chunked, below, check, strict
 from daskmix.sources.dask import checked_weight, from_dask
 from daskmix.sources.labelled import Labelled, chosen, labelled_weight, rows_from_labelled
 
@@ -29,22 +30,39 @@ Cuts = tuple[tuple[int, ...], ...]  # how long the pieces along each of them are
 
 @dataclass(frozen=True)
 class Stored:
-    """A Zarr array, or variables of a group: lazy as Dask shows them, and bare, to be read without a graph.
+    """A Zarr array, or variables of a group: lazy as Dask shows them, and to be read without a graph.
 
     A graph of 100,000 chunks takes Dask seconds to build; to know where 100,000 chunks are takes none.
     """
 
     lazy: Any  # xr.Dataset, xr.DataArray or da.Array
-    bare: Any  # xr.Dataset, xr.DataArray (neither of them Dask's) or zarr.Array
-    place: Any = None  # the path or URL of a group
+    arrays: Mapping[Any, Chunked]  # by the names of variables; that of an array is ""
+    accept: bool = False  # chunks that are not there
+
+    def without(self, name: str) -> Stored:
+        """The other variables."""
+        arrays = {other: array for other, array in self.arrays.items() if other != name}
+        return Stored(self.lazy.drop_vars(name), arrays, self.accept)
+
+    def checked(self) -> Stored:
+        """The same, once its chunks are known to be there.
+
+        Raises
+        ------
+        BadChunkError, MissingChunksError
+        """
+        check({name: array.stored for name, array in self.arrays.items()}, self.accept)
+        return self
 
 
 def is_path(x: Any) -> bool:
     return isinstance(x, str | os.PathLike)
 
 
-def open_path(path: Any, variables: Sequence[str] | None = None) -> Stored:
+def open_path(path: Any, variables: Sequence[str] | None = None, accept: bool = False) -> Stored:
     """A path or URL of a Zarr store: a group as `xarray.open_zarr` shows it, or a bare array.
+
+    Chunks that are not there are errors when they are read, unless that is accepted.
 
     Raises
     ------
@@ -58,10 +76,10 @@ def open_path(path: Any, variables: Sequence[str] | None = None) -> Stored:
     name = os.fspath(path)
     if name.endswith((".parquet", ".pq", ".nc", ".csv")):
         raise InputTypeError(f"{name} is not a Zarr store; open it with Dask, pandas or xarray and pass the result")
-    return reached(name, lambda: _open(name, variables))
+    return reached(name, lambda: _open(name, variables, accept))
 
 
-def _open(name: str, variables: Sequence[str] | None) -> Stored:
+def _open(name: str, variables: Sequence[str] | None, accept: bool) -> Stored:
     try:
         node = zarr.open(name, mode="r")
     except (FileNotFoundError, KeyError, zarr.errors.GroupNotFoundError) as error:
@@ -71,55 +89,55 @@ def _open(name: str, variables: Sequence[str] | None) -> Stored:
     if isinstance(node, zarr.Array):
         if variables:
             raise VariableNotFoundError(f"{name} is an array, not a group: it has no variable {variables[0]!r}")
-        return of_array(node)
-    consolidated = False if node.metadata.consolidated_metadata is None else None
-    bare = xr.open_zarr(name, consolidated=consolidated, chunks=None)
-    if not bare.data_vars:
+        return of_array(node, accept)
+    how: Any = {
+        "group": node.path or None,
+        "consolidated": False if node.metadata.consolidated_metadata is None else None,
+    }
+    shown = xr.open_zarr(node.store, chunks={}, **how)
+    if not shown.data_vars:
         raise VariableNotFoundError(f"the group at {name} has no variables")
-    # Left to itself xarray takes the chunks inside of a shard; a shard is what one request can fetch.
-    shards: dict[Hashable, int] = {}
-    for variable in bare.values():
-        shards |= dict(zip(variable.dims, variable.encoding.get("shards") or (), strict=False))
-    stored = Stored(xr.open_zarr(name, consolidated=consolidated, chunks=shards), bare, name)
-    if not variables:
-        return stored
-    absent = [v for v in variables if v not in bare.data_vars]
+    absent = [v for v in variables or () if v not in shown.data_vars]
     if absent:
         raise VariableNotFoundError(
-            f"the group at {name} has no variable {absent[0]!r}; it has {', '.join(map(str, bare.data_vars))}"
+            f"the group at {name} has no variable {absent[0]!r}; it has {', '.join(map(str, shown.data_vars))}"
         )
-    return Stored(chosen(stored.lazy, variables), chosen(stored.bare, variables), name)
+    names = list(variables or shown.data_vars)
+    # Coordinates, which xarray has read, may lack chunks: they are no rows.
+    store = strict(node.store, tuple(below(node.path) + below(str(v)) for v in names), accept)
+    bare = xr.open_zarr(store, chunks=None, **how)
+    arrays: dict[Any, Chunked] = {v: Chunked(bare[v].variable, node[str(v)]) for v in names}
+    # Left to itself xarray takes the chunks inside of a shard; a shard is what one request can fetch.
+    lazy = shown.assign({v: shown[v].copy(data=array.lazy()) for v, array in arrays.items()})
+    return Stored(chosen(lazy, variables) if variables else lazy, arrays, accept)
 
 
-def of_array(array: zarr.Array) -> Stored:
+def of_array(array: zarr.Array, accept: bool = False) -> Stored:
     """A Zarr array, in whole shards."""
-    lazy = da.from_array(array, chunks=array.shards or array.chunks, name=None, asarray=True)
-    return Stored(lazy, array)
+    chunked = Chunked.of_array(array, accept)
+    return Stored(chunked.lazy(), {"": chunked}, accept)
 
 
 @dataclass(frozen=True)
-class _OfArray:
-    array: zarr.Array
+class _Reader:
+    """Regions of an array of which some axes are sampled: these first, then its features."""
+
+    array: Chunked
+    axes: tuple[int, ...]  # the sampled ones
 
     def __call__(self, region: Region) -> Array:
-        return np.asarray(self.array[region])
-
-
-@dataclass(frozen=True)
-class _OfVariable:
-    variable: xr.Variable
-    sample_dims: tuple[Hashable, ...]
-
-    def __call__(self, region: Region) -> Array:
-        inside = self.variable.isel(dict(zip(self.sample_dims, region, strict=True)))
-        return inside.transpose(*self.sample_dims, ...).values
+        index = [slice(None)] * self.array.ndim
+        for axis, span in zip(self.axes, region, strict=True):
+            index[axis] = span
+        order = (*self.axes, *(axis for axis in range(self.array.ndim) if axis not in self.axes))
+        return self.array[tuple(index)].transpose(order)
 
 
 @dataclass(frozen=True)
 class _Source:
     """Arrays that are chunked alike along the sampled axes."""
 
-    arrays: tuple[Callable[[Region], Array], ...]
+    arrays: tuple[_Reader, ...]
     counts: tuple[int, ...]  # of chunks along each axis
     name: str
 
@@ -143,6 +161,8 @@ class _Source:
             chunk = Place(origin, inside.shape, place.grid)
             try:
                 self.read(chunk)
+            except MissingChunksError:
+                raise
             except Exception as error:
                 if transient(error):  # no chunk is to blame for a server
                     raise
@@ -152,33 +172,25 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """The region of each array that a place stands for, and its weights."""
+    """The region of each array that a place stands for, and its weights; one of its chunks may be to blame."""
 
     source: _Source
     place: Place
     w: Array | None
-
-    def __call__(self) -> tuple[list[Array], Array | None]:
-        return self.source.read(self.place), None if self.w is None else np.broadcast_to(self.w, self.place.shape)
-
-
-@dataclass(frozen=True, slots=True)
-class _LoadSome(_Load):
-    """The region of several chunks, of which one may be to blame for an error."""
-
-    cuts: Cuts
     first: int
+    cuts: Cuts | None = None  # None where it is one chunk
 
     def __call__(self) -> tuple[list[Array], Array | None]:
         try:
-            return _Load.__call__(self)
-        except MemoryError:
+            arrays = self.source.read(self.place)
+        except (MemoryError, MissingChunksError):
             raise
         except Exception as error:
             if transient(error):
                 raise
-            self.source.blame(self.place, self.cuts, self.first)
+            self.source.blame(self.place, self.cuts or tuple((n,) for n in self.place.shape), self.first)
             raise
+        return arrays, None if self.w is None else np.broadcast_to(self.w, self.place.shape)
 
 
 def rows_from_stored_array(stored: Stored, weight: Any, missing: Missing) -> Rows:
@@ -186,7 +198,8 @@ def rows_from_stored_array(stored: Stored, weight: Any, missing: Missing) -> Row
     weight = checked_weight(stored.lazy, weight)
     if isinstance(weight, da.Array):
         return from_dask([stored.lazy], stored.lazy.ndim - 1, weight, missing)
-    return _by_region([_OfArray(stored.bare)], [stored.lazy], stored.lazy.ndim - 1, weight, missing, "")
+    axes = tuple(range(stored.lazy.ndim - 1))
+    return _by_region([_Reader(stored.arrays[""], axes)], [stored.lazy], weight, missing, "")
 
 
 def rows_from_stored_variables(stored: Stored, parts: Labelled, weight: Any, missing: Missing) -> Rows:
@@ -194,21 +207,20 @@ def rows_from_stored_variables(stored: Stored, parts: Labelled, weight: Any, mis
     spelled = labelled_weight(weight, parts)
     if isinstance(spelled, da.Array):
         return rows_from_labelled(parts, weight, missing)
-    bare = [stored.bare if isinstance(stored.bare, xr.DataArray) else stored.bare[v.name] for v in parts.variables]
-    read = [_OfVariable(v.variable, parts.sample_dims) for v in bare]
-    lazy = [v.data for v in parts.variables]
-    return _by_region(read, lazy, len(parts.sample_dims), spelled, missing, parts.label)
+    arrays = [stored.arrays[v.name] for v in parts.variables]
+    read = [_Reader(a, tuple(a.values.dims.index(dim) for dim in parts.sample_dims)) for a in arrays]
+    return _by_region(read, [v.data for v in parts.variables], spelled, missing, parts.label)
 
 
 def _by_region(
-    read: Sequence[Callable[[Region], Array]],
+    read: Sequence[_Reader],
     lazy: Sequence[da.Array],
-    axes: int,
     weight: Array | None,
     missing: Missing,
     source: str,
 ) -> Rows:
-    """Rows of arrays that are chunked alike along their first `axes` axes, which are sampled."""
+    """Rows of arrays that are chunked alike along their first axes, which are sampled."""
+    axes = len(read[0].axes)
     dtype = np.result_type(*(working_dtype(a.dtype) for a in lazy))
     widths = [prod(a.shape[axes:]) for a in lazy]
     row_bytes = sum(width * a.dtype.itemsize for width, a in zip(widths, lazy, strict=True))
@@ -216,7 +228,7 @@ def _by_region(
     parts, d = [], sum(widths)
     for number, cuts, place in _regions(lazy[0].chunks[:axes], row_bytes):
         w, chunks = None if weight is None else box(weight, place), prod(map(len, cuts))
-        load = _Load(stored, place, w) if chunks == 1 else _LoadSome(stored, place, w, cuts, number)
+        load = _Load(stored, place, w, number, None if chunks == 1 else cuts)
         if place.rows:
             parts.append(Part(number, place, d, load, (), place.rows * row_bytes, source, chunks=chunks))
     total = sum(part.place.rows for part in parts)
