@@ -192,6 +192,7 @@ def test_every_value_in_the_command_of_the_job_is_defined(manifests: Manifests) 
     words = command(box, env)
     assert words[:3] == ["daskmix", "fit", env["INPUT"]]
     assert option(words, "--out") == env["OUTPUT"]
+    assert option(words, "--checkpoint") == env["CHECKPOINT"]
 
 
 def test_credentials_go_to_driver_and_workers_and_may_be_absent(manifests: Manifests) -> None:
@@ -452,8 +453,14 @@ def test_the_job_writes_a_model(rehearsal: Rehearsal, winds: Path) -> None:
     import daskmix
 
     model = rehearsal.folder / "model.zarr"
-    code, log = rehearsal.fit("fit", INPUT=str(winds), OUTPUT=str(model))
+    kept = rehearsal.folder / "model.checkpoint"
+    code, log = rehearsal.fit("fit", INPUT=str(winds), OUTPUT=str(model), CHECKPOINT=str(kept))
     assert code == 0, log
+    written = (model / "zarr.json").stat().st_mtime_ns
+    code, log = rehearsal.fit("fit-again", INPUT=str(winds), OUTPUT=str(model), CHECKPOINT=str(kept))
+    assert code == 0, log
+    assert "pass" not in log.split("model  ")[0]  # as a driver would that starts again when all is done
+    assert (model / "zarr.json").stat().st_mtime_ns == written
     assert daskmix.load(str(model)).means_.shape == (8, 2)
     with Client(rehearsal.address) as client:
         # By the scheduler's books, so that a driver that did all by itself is not taken for a success.
@@ -464,7 +471,9 @@ def test_the_job_writes_a_model(rehearsal: Rehearsal, winds: Path) -> None:
 
 def test_an_input_that_does_not_exist_is_exit_code_2(rehearsal: Rehearsal) -> None:
     model = rehearsal.folder / "nothing.zarr"
-    code, log = rehearsal.fit("fit-missing", INPUT=str(rehearsal.folder / "missing.zarr"), OUTPUT=str(model))
+    kept = rehearsal.folder / "nothing.checkpoint"
+    missing = rehearsal.folder / "missing.zarr"
+    code, log = rehearsal.fit("fit-missing", INPUT=str(missing), OUTPUT=str(model), CHECKPOINT=str(kept))
     assert code == 2, log
     assert "missing.zarr" in log
     assert not model.exists()
