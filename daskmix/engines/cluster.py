@@ -170,7 +170,7 @@ class Sight:
     """What the scheduler knows of a pass that stands still."""
 
     workers: tuple[OfWorker, ...]
-    busy: tuple[tuple[Any, str, float], ...]  # tasks of the pass at work: key, worker, seconds; the longest first
+    busy: tuple[tuple[Any, str, float], ...]  # tasks of the pass at workers: key, worker, seconds; the longest first
     deadly: tuple[tuple[Any, int], ...]  # tasks whose workers died: key, how many; the most first
 
 
@@ -196,7 +196,13 @@ def sight_of(groups: Sequence[str], bundles: Sequence[Any], dask_scheduler: Any 
         )
         for ws in found
     )
-    busy = [(ts.key, ws.address, s) for ws in found for ts, s in ws.executing.items() if ts.group.name in ours]
+    # What a worker is at, it says now and then.
+    busy = [
+        (ts.key, ws.address, ws.executing.get(ts, 0.0))
+        for ws in found
+        for ts in sorted(ws.processing, key=lambda ts: ts.priority)
+        if ts.group.name in ours
+    ]
     tasks = [ts for key in bundles if (ts := dask_scheduler.tasks.get(key)) is not None]
     # A worker that dies casts suspicion on all it had to do. It was at the first of them, those before were done.
     deadly = sorted((ts for ts in tasks if ts.suspicious), key=lambda ts: (-ts.suspicious, ts.priority))
@@ -244,7 +250,9 @@ class OnCluster:
     @cached_property
     def _groups(self) -> list[str]:
         """What the scheduler calls the tasks of this pass."""
-        return sorted({str(key[0] if isinstance(key, tuple) else key) for key in self._tasks})
+        from distributed.utils import key_split_group
+
+        return sorted({key_split_group(key) for key in self._tasks})
 
     def _look(self) -> None:
         try:
@@ -272,7 +280,7 @@ class OnCluster:
             *(f"{n} workers died that had {named(k, self.rows)} to do" for k, n in sight.deadly if n > 1),
             *(self._of_paused(paused) if paused else ()),
             *(f"worker {w.address} was not heard of for {w.silent:.3g} s" for w in silent[:NAMED]),
-            *(f"{where} has been at {named(k, self.rows)} for {s:.3g} s" for k, where, s in sight.busy),
+            *(self._of_task(*task) for task in sight.busy if task[2] or not sight.busy[0][2]),
         ]
         others = sum(worker.others for worker in sight.workers)
         if not seen and others:
@@ -291,6 +299,10 @@ class OnCluster:
         except Exception:  # the error is told anyway
             return None
         return deadly[0][0] if deadly else None
+
+    def _of_task(self, key: Any, worker: str, seconds: float) -> str:
+        what = named(key, self.rows)
+        return f"{worker} has been at {what} for {seconds:.3g} s" if seconds else f"{worker} has {what} to do"
 
     def _without_workers(self, sight: Sight) -> list[str]:
         if sight.workers:
