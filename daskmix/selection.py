@@ -129,9 +129,12 @@ def select(
     >>> select(X, range(1, 6), "full", random_state=0).best_.n_components
     3
     """
-    for name in OWN:
-        if name in options:
+    known = (GaussianMixture if n_clusters is None else KMeans)().get_params()
+    for name in options:
+        if name in OWN:
             raise InputError(f"{name} is not for select, which draws its own starts; leave it out")
+        if name not in known:
+            raise not_one_of("option", name, sorted(set(known) - {*OWN, "n_init"}))
     if isinstance(n_init, bool) or not isinstance(n_init, Integral) or n_init < 1:
         raise InputError(f"n_init={n_init!r} must be a whole number, at least 1")
     if options.get("algorithm", "em") != "em" or np.any(np.asarray(options.get("temperature", 1.0)) != 1.0):

@@ -12,7 +12,7 @@ import zarr
 import zarr.codecs
 from distributed import Client, LocalCluster
 
-from daskmix import GaussianMixture, KMeans, Run, errors, load
+from daskmix import GaussianMixture, KMeans, Run, errors, load, select
 from daskmix.errors import (
     BadChunkError,
     FeatureError,
@@ -340,6 +340,19 @@ def test_an_unknown_option_is_told_the_nearest(model, near):
 def test_a_number_out_of_range_is_refused(model):
     with pytest.raises(InputError, match=r"must be|=.*must"):
         model.fit(X)
+
+
+def test_an_option_that_select_does_not_have_is_told_the_nearest():
+    for numbers, near in [({"n_components": 2}, "reg_covar"), ({"n_clusters": 2}, "metric")]:
+        with pytest.raises(InputError, match=rf"^option='{near}s' is not one of .*; did you mean '{near}'"):
+            select(X, **numbers, **{f"{near}s": 1})
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_where_every_row_is_a_centre_nothing_is_left_to_gain():
+    x = np.random.default_rng(0).normal(size=(3, 2))[np.arange(41) % 3] * 1e19
+    model = GaussianMixture(4, random_state=0).fit(x)  # from K-means in the units of X
+    assert np.isfinite(model.lower_bound_)
 
 
 # --- stores -----------------------------------------------------------------------------------------------------------

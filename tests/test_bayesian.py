@@ -226,3 +226,9 @@ def test_what_cannot_be_is_refused_before_anything_is_read(options, seen):
     with pytest.raises(errors.InputError) as refused:
         BayesianGaussianMixture(3, **options).fit(unread)
     assert seen in str(refused.value)
+
+
+def test_fewer_rows_than_features_have_a_prior_that_can_be_inverted():
+    x = np.random.default_rng(0).standard_normal((2, 6))
+    model = BayesianGaussianMixture(2, random_state=0).fit(x)
+    assert np.linalg.eigvalsh(model.covariances_).min() > 0

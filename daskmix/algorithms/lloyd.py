@@ -113,4 +113,5 @@ class Lloyd(Iteration[LloydState, Assignment]):
         # Half the Newton decrement, relative to the cost; its gradient is -2 seen (image - model).
         step, way = told.model.centres - before.model.centres, top.centres - before.model.centres
         gained = 0.0 if told.seen is None else float((told.seen * step * way).sum())
-        return gained / max(told.cost * float(self.frame.scale[0]) ** 2, np.finfo(np.float64).tiny)
+        cost = told.cost * float(self.frame.scale[0]) ** 2
+        return gained / cost if cost > np.finfo(np.float64).tiny else 0.0

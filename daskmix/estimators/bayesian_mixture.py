@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from daskmix.algorithms.base import Outcome
 from daskmix.algorithms.variational import Variational, VariationalState
+from daskmix.block import Array
 from daskmix.errors import CollapsedComponentError, InputError
 from daskmix.estimators.base import Source
 from daskmix.estimators.mixture_base import KINDS, MixtureEstimator
@@ -214,7 +215,7 @@ class BayesianGaussianMixture(MixtureEstimator):
             summary, sample = fit.survey(k, self._sample_rows(fit.rows, k, parameters), self.seed_)
             start = MixtureStart.of(self, fit, summary, sample)
             frame, floor = start.frame, start.em.floor
-            own = self._conjugate(fit, summary, frame)
+            own = self._conjugate(fit, summary, frame, floor / frame.scale**2)
             prior = own.entered(frame.shift, frame.scale)
             posteriors = self._starts(start, prior, summary.mass)
             left = self._left(fit, self.max_iter, other=-1)  # no pass measures what came out: the bound is known
@@ -279,19 +280,22 @@ class BayesianGaussianMixture(MixtureEstimator):
         if self.covariance_prior is not None:
             positive("covariance_prior", self.covariance_prior, self._structure().order, d)
 
-    def _conjugate(self, fit: Fit, summary: Summary, frame: Frame) -> Prior:
+    def _conjugate(self, fit: Fit, summary: Summary, frame: Frame, floor: Array) -> Prior:
         """In the units of X."""
         concentration, precision = self.weight_concentration_prior, self.mean_precision_prior
         mean, freedom, scatter = self.mean_prior, self.degrees_of_freedom_prior, self.covariance_prior
+        if scatter is None:
+            # Of rows as smoothed as the others: a component without rows has this covariance alone.
+            order = self._structure().order
+            own = {Order.trace: floor.mean(), Order.diagonal: floor}.get(order, np.diag(floor))
+            scatter = spread(fit, summary, frame, order) + own
         return Prior(
             1.0 / self.n_components if concentration is None else float(concentration),
             self.weight_concentration_prior_type == PROCESS,
             1.0 if precision is None else float(precision),
             np.asarray(summary.mean if mean is None else mean, dtype=np.float64),
             float(len(summary.mean) if freedom is None else freedom),
-            spread(fit, summary, frame, self._structure().order)
-            if scatter is None
-            else np.asarray(scatter, dtype=np.float64),
+            np.asarray(scatter, dtype=np.float64),
         )
 
     def _starts(self, start: MixtureStart, prior: Prior, mass: float) -> Sequence[Posterior]:
