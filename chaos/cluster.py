@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -185,3 +188,22 @@ def daskmix(*words: object, env: Mapping[str, str] | None = None, seconds: float
     command = [sys.executable, "-m", "daskmix.cli", *map(str, words)]
     bare = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=bare | dict(env or {}), capture_output=True, text=True, timeout=seconds)
+
+
+def killed_in_turn(job: Job, times: int, chance: random.Random) -> None:
+    """The same command, killed each time: before it has read anything, in the middle of a pass, or as it commits."""
+    for _ in range(times):
+        with job.start() as driver:
+            before, more = passes_told(driver), chance.randrange(9)
+
+            def far_enough(driver: Process = driver, passes: int = before + more) -> bool:
+                return passes_told(driver) >= passes or not driver.running
+
+            wait_until(f"{more} more passes", far_enough)
+            time.sleep(chance.uniform(0, 0.3 if more else 6))
+            assert driver.running, f"the driver ended before it was killed:\n{driver.said[-4000:]}"
+
+
+def passes_told(driver: Process) -> int:
+    """By all drivers of this name so far."""
+    return len(re.findall(r"^(kmeans|full|diag) \d+$", driver.said, re.MULTILINE))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 
 import pytest
 
 from chaos.between import Between, between
-from chaos.cluster import Cluster, Job, daskmix, ended_well, has_told
+from chaos.cluster import Cluster, Job, daskmix, ended_well, has_told, killed_in_turn
 from chaos.conftest import write_rows
 from chaos.processes import wait_until
 from chaos.swift import BUCKET, KEY, SECRET, Swift, environment, files, installed, swift
@@ -95,6 +96,19 @@ def test_a_store_that_refuses_one_in_twenty_reads_changes_nothing(fit_through):
 
     fit_through(happens, **READ_AGAIN)
     assert refusals
+
+
+@pytest.mark.limit(300)
+def test_a_checkpoint_in_the_store_outlives_drivers_and_the_store(server, store, undisturbed, tmp_path):
+    """Rows are read from a disk: it is what is committed that matters here."""
+    checkpoint = f"s3://{BUCKET}/checkpoint"
+    job = Job(store, tmp_path, 8, ("--checkpoint", checkpoint), environment(server.endpoint))
+    killed_in_turn(job, 3, random.Random(3))
+    server.kill()
+    server.start()
+    with job.start() as driver:
+        ended_well(driver, 100)
+    assert job.found() == undisturbed(8)
 
 
 def test_a_wrong_secret_is_one_clear_error_at_once(server, tmp_path):

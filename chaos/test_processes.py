@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from chaos.cluster import Cluster, Job, ended_well, has_told, kill, workers_of
+from chaos.cluster import Cluster, Job, ended_well, has_told, kill, killed_in_turn, workers_of
 from chaos.processes import ROOT, Process, wait_until
 
 SHORT, LONG = 8, 60  # iterations of each of the three models
@@ -129,21 +129,7 @@ def test_twenty_drivers_killed_in_turn_come_to_the_same_model(store, undisturbed
         cluster.wait_for_workers()
         checkpoint = str(tmp_path / "checkpoint")
         job = Job(store, tmp_path, LONG, ("--scheduler", cluster.address, "--checkpoint", checkpoint))
-        for _ in range(20):
-            with job.start() as driver:
-                before, more = passes_told(driver), chance.randrange(9)
-                wait_until(
-                    f"{more} more passes", lambda d=driver, n=before + more: not d.running or passes_told(d) >= n
-                )
-                time.sleep(chance.uniform(0, 0.3 if more else 6))
-                assert driver.running, driver.said[-4000:]
+        killed_in_turn(job, 20, chance)
         with job.start() as driver:
             ended_well(driver, 200)
     assert job.found() == right
-
-
-def passes_told(driver: Process) -> int:
-    """By all drivers of this name so far."""
-    return sum(
-        line.split()[0] in ("kmeans", "full", "diag") for line in driver.said.splitlines() if line[-1:].isdigit()
-    )
