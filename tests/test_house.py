@@ -21,7 +21,7 @@ ORDER = [
     "algorithms.stochastic", "algorithms.merging", "algorithms.resampling", "algorithms.variational",
     "algorithms.acceleration", "algorithms.racing", "algorithms.contrasting", "passes", "rows", "objects", "sources",
     "sources.dask", "sources.labelled", "sources.chunks", "sources.zarr", "engines", "engines.keep", "engines.local",
-    "engines.dask", "hooks", "answers", "fitting", "race", "store", "estimators.base", "estimators.others",
+    "engines.dask", "memory", "hooks", "answers", "fitting", "race", "store", "estimators.base", "estimators.others",
     "estimators.after", "estimators.cluster_base", "estimators.kmeans", "estimators.bisecting_kmeans",
     "estimators.mixture_held", "estimators.mixture_start", "estimators.mixture_prior", "estimators.mixture_checks",
     "estimators.mixture_base", "estimators.mixture_after", "estimators.gaussian_mixture", "estimators.bayesian_mixture",

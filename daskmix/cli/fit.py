@@ -55,10 +55,13 @@ def fit(
     """
     model = estimator(kind, k, run, options)
     free([out, labels_out], overwrite, inputs=[source])
-    from daskmix import write_rows  # here, as everything below needs Dask and Zarr, which the lines above do not
+    from daskmix import plan, write_rows  # here, as everything below needs Dask and Zarr, which the lines above do not
 
     with connected(scheduler):
         X, weight = opened(source, variables, weights, run.accept_missing_chunks)
+        if run.progress:
+            planned = plan(model, X, sample_weight=weight, sample_dims=sample_dims)
+            click.echo(f"memory    {planned.facts()['memory']}", err=True)
         model.fit(X, sample_weight=weight, sample_dims=sample_dims)
         model.save(out, overwrite=overwrite)
         if labels_out is not None:
