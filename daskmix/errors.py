@@ -12,6 +12,10 @@ class InputError(DaskmixError, ValueError):
     """The rows, the weights or an option cannot be used as they are."""
 
 
+class ChunkTooLargeError(InputError):
+    """A chunk does not fit into the memory of a worker."""
+
+
 class InputTypeError(DaskmixError, TypeError):
     """The rows are of a kind that daskmix does not read."""
 
@@ -140,6 +144,10 @@ class CollapsedComponentWarning(UserWarning):
 
 class MixedWorkersWarning(UserWarning):
     """Workers have different processors, so their bits may differ."""
+
+
+class TightMemoryWarning(UserWarning):
+    """All threads of a worker together may take more memory than it has."""
 
 
 class ScratchFullWarning(UserWarning):

@@ -53,6 +53,7 @@ class Fit:
     device: str | None = None
     gaps: bool = False  # whether some rows may be left out, or weigh nothing
     history: list[dict[str, Any]] = field(default_factory=list)
+    planned: dict[str, int | None] = field(default_factory=dict)  # bytes of a task and of a worker, at most
     sample_read: Tally = NOTHING_READ  # since the last pass
     sampling_seconds: float = 0.0  # that this took
     mean: Any = None  # of all rows, once they were surveyed
@@ -209,6 +210,7 @@ class Fit:
             }
             self.sample_read, self.sampling_seconds = NOTHING_READ, 0.0
             if not self.history:
+                record |= self.planned
                 record["fingerprint"] = fingerprint() | ({} if self.device is None else {"device": self.device})
             self.history.append(record)
             self._committed(what, states)

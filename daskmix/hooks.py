@@ -88,6 +88,8 @@ class Run:
     - `sample_rows` and `sample_seconds`: the work on the sample before the pass;
     - `path`: how densities were evaluated, by a product in "float32" or "float64", or "centred"; `pruned`: the share of
       distances that bounds spared;
+    - `task_bytes` and `worker_bytes`, in the first: what a task, and the process of a worker beside its cache, take at
+      most; None where the lengths of chunks are not known;
     - `fingerprint`, in the first: the processor and the versions that the last bits depend on.
     """
 

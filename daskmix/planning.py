@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 from dask.utils import format_bytes
 from sklearn.base import clone
 
-from daskmix.engines.local import TILE_BYTES
 from daskmix.errors import InputTypeError
 from daskmix.estimators import BayesianGaussianMixture, BisectingKMeans, GaussianMixture, KMeans
 from daskmix.estimators.base import Source
@@ -18,12 +16,12 @@ from daskmix.estimators.kmeans import ROUNDS
 from daskmix.estimators.mixture_base import MixtureEstimator
 from daskmix.estimators.mixture_prior import needs_covariance
 from daskmix.kernels import Order
+from daskmix.memory import task_bytes, worker_bytes, workers_for
 from daskmix.rows import Rows
 
 # Passes of a whole fit where it is accelerated, and of the textbook's: no more than an idea, for data differ.
 ACCELERATED, TEXTBOOK = 10, 30
 LEVEL = 3  # of the splits of one depth, which start from the sample's
-PROCESS_BYTES = 64 << 20  # that a worker takes for code it compiles, and memory that is freed too late
 HEAVY = 0.1  # of what a task reads: then its answer is no small message any more
 
 
@@ -50,7 +48,8 @@ class Plan:
     task_bytes : int
         Most that one task holds: the chunk it computes on, the next one, a tile and its answer.
     worker_bytes : int
-        Most that a worker of `threads` holds, beside what it keeps in its cache.
+        Most that a worker's process of `threads` takes, Python and its libraries among it, beside what it keeps in its
+        cache.
     threads : int
         Of a worker.
     warnings : tuple of str
@@ -108,7 +107,7 @@ def plan(
     X, sample_weight, sample_dims, variables
         As its `fit` takes them.
     threads : int
-        Of a worker; the cores of this machine by default.
+        Of a worker; by default those of the active cluster's workers, or of this process.
 
     Returns
     -------
@@ -141,9 +140,9 @@ def plan(
         most = min(most, face.max_passes)
     nodes = 2 * k if isinstance(face, BisectingKMeans) else k
     model = 8 * (parameters + 1) if isinstance(face, MixtureEstimator) else 8 * nodes * (1 + d)
-    answer = _answer_bytes(face, k, d)
-    task = _task_bytes(rows, answer)
-    threads = threads or os.cpu_count() or 1
+    answer = face._answer_bytes(k, d)
+    task = task_bytes(rows, answer)
+    threads = threads or workers_for(rows).threads
     return Plan(
         rows=rows.total,
         chunks=sum(part.chunks for part in rows.parts),
@@ -156,7 +155,7 @@ def plan(
         model_bytes=model,
         answer_bytes=answer,
         task_bytes=task,
-        worker_bytes=None if task is None else threads * task + PROCESS_BYTES,
+        worker_bytes=worker_bytes(task, threads),
         threads=threads,
         warnings=_warnings(rows, answer),
     )
@@ -188,25 +187,6 @@ def _seeding(face: Any) -> int:
     fitted_or_drawn = hasattr(start, "fit") or callable(start)
     centres = isinstance(face, KMeans) and np.ndim(start) == 2 if not fitted_or_drawn else True
     return 0 if centres else 1
-
-
-def _answer_bytes(face: Any, k: int, d: int) -> int:
-    """Of the statistics that a task sends back."""
-    second = 0
-    if isinstance(face, MixtureEstimator):
-        second = {"trace": k, "diagonal": k * d, "full": k * d * d, "pooled": d * d}[face._structure().order.value]
-    tails = 2 * k if getattr(face, "nu", None) is not None else 0
-    return 8 * (k + k * d + second + tails)
-
-
-def _task_bytes(rows: Rows, answer: int) -> int | None:
-    """Most that a task holds at once."""
-    sizes = [part.nbytes for part in rows.parts]
-    if None in sizes:
-        return None
-    # The chunk that is computed on, as it was read and clean; the next one, which is read meanwhile, and its codes.
-    chunks = 0 if rows.in_memory else 4 * max((size for size in sizes if size is not None), default=0)
-    return chunks + TILE_BYTES + 2 * answer
 
 
 def _warnings(rows: Rows, answer: int) -> tuple[str, ...]:

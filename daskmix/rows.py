@@ -160,6 +160,7 @@ class Rows:
     missing: Missing = Missing.refuse
     in_memory: bool = True
     keep: bool = False  # whether its parts cost so much to read that they are worth keeping
+    copies: int = 1  # of a part that reading it holds at least
     small: int = 0  # bytes of a task where there are few; 0 for the usual
     graph: Mapping[Key, Any] = field(default_factory=dict, repr=False)
 

@@ -22,7 +22,7 @@ ORDER = [
     "algorithms.acceleration", "algorithms.racing", "algorithms.contrasting", "passes", "again", "snapshots", "rows",
     "objects", "vault", "checkpoint", "sources", "sources.dask", "sources.labelled", "sources.chunks", "sources.zarr",
     "engines", "engines.keep", "engines.local", "engines.patience", "engines.cluster", "engines.dask", "settings",
-    "hooks", "answers", "fitting", "race", "regions", "store", "estimators.identity", "estimators.base",
+    "memory", "hooks", "answers", "fitting", "race", "regions", "store", "estimators.identity", "estimators.base",
     "estimators.others", "estimators.after", "estimators.cluster_base", "estimators.kmeans",
     "estimators.bisecting_kmeans", "estimators.mixture_held", "estimators.mixture_start", "estimators.mixture_prior",
     "estimators.mixture_checks", "estimators.mixture_base", "estimators.mixture_after", "estimators.gaussian_mixture",

@@ -57,7 +57,8 @@ def fit(
     apart([out, labels_out], [source, run.checkpoint])
     if run.checkpoint is None:
         free([out, labels_out], overwrite)
-    from daskmix.estimators.identity import identity, provenance  # here, as this needs Dask and Zarr
+    from daskmix import plan  # here, as everything below needs Dask and Zarr
+    from daskmix.estimators.identity import identity, provenance
     from daskmix.store import finished, save_model, write_values
 
     X, weight = opened(source, variables, weights, run.accept_missing_chunks)
@@ -65,6 +66,9 @@ def fit(
         # What this very command wrote before it was cut off may be there.
         free([out, labels_out], overwrite, provenance(identity(model, X, weight, sample_dims)))
     with connected(scheduler):
+        if run.progress:
+            planned = plan(model, X, sample_weight=weight, sample_dims=sample_dims)
+            click.echo(f"memory    {planned.facts()['memory']}", err=True)
         model.fit(X, sample_weight=weight, sample_dims=sample_dims)
         of = model._made_of
         if not finished(out, of):

@@ -18,7 +18,7 @@ from daskmix.cli.text import print_facts
 @what_to_read
 @how_to_weigh
 @what_to_fit
-@click.option("--threads", type=click.IntRange(min=1), help="Of a worker; the cores of this machine by default.")
+@click.option("--threads", type=click.IntRange(min=1), help="Of a worker; those of this process by default.")
 @accepting
 @debug
 def plan(

@@ -348,21 +348,36 @@ def this_worker() -> Any:
 
 def memory_of_this_process() -> int:
     """Bytes that this process may use: its worker's limit, or the machine's, its control group's and its own."""
+    return int(min([_limit_of_worker(), *_left_by_limits()]))
+
+
+def room_of_this_process() -> int:
+    """Bytes that this process may take beside what it has."""
+    return int(min([_limit_of_worker() - psutil.Process().memory_info().rss, *_left_by_limits()]))
+
+
+def _limit_of_worker() -> int:
+    """Of the worker, or of the machine and the control group."""
     from distributed.system import MEMORY_LIMIT  # slow to import, and only here where something is kept
 
     worker = this_worker()
     of_worker = None if worker is None else worker.memory_manager.memory_limit
-    limits = [of_worker or MEMORY_LIMIT, MEMORY_LIMIT]
-    if os.name == "posix":
-        import resource
+    return int(min(of_worker or MEMORY_LIMIT, MEMORY_LIMIT))
 
-        soft = {kind: resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)}
-        if set(soft.values()) != {resource.RLIM_INFINITY}:
-            used = psutil.Process().memory_info()
-            taken = {resource.RLIMIT_DATA: getattr(used, "data", used.rss), resource.RLIMIT_AS: used.vms}
-            # These limits count what Python and its libraries take, which is much of a small one.
-            limits += [max(0, n - taken[kind]) for kind, n in soft.items() if n != resource.RLIM_INFINITY]
-    return int(min(limits))
+
+def _left_by_limits() -> list[int]:
+    """What this process's own limits, if any, leave of themselves."""
+    if os.name != "posix":
+        return []
+    import resource
+
+    soft = {kind: resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS)}
+    if set(soft.values()) == {resource.RLIM_INFINITY}:
+        return []
+    used = psutil.Process().memory_info()
+    taken = {resource.RLIMIT_DATA: getattr(used, "data", used.rss), resource.RLIMIT_AS: used.vms}
+    # These limits count what Python and its libraries take, which is much of a small one.
+    return [max(0, n - taken[kind]) for kind, n in soft.items() if n != resource.RLIM_INFINITY]
 
 
 def scratch_folder(keep: Keep) -> Path | None:

@@ -38,7 +38,7 @@ def cluster_stats(
     if at.ndim != 1 or not ((at >= 0) & (at <= 1)).all():
         raise InputError(f"quantiles={quantiles!r} must be shares between 0 and 1")
     opened = face._opened(X, variables)
-    opened = opened.lazy if isinstance(opened, Stored) else opened
+    opened = opened.in_pieces(sample_dims).lazy if isinstance(opened, Stored) else opened
     rows = face._rows(opened, weight, sample_dims, reset=False)
     d = rows.d
     if other is None:

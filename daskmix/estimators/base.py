@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Self
@@ -27,6 +28,7 @@ from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError,
 from daskmix.estimators.identity import identity, provenance
 from daskmix.fitting import Fit, sample_size
 from daskmix.hooks import Run
+from daskmix.memory import check_room, task_bytes, worker_bytes, workers_for
 from daskmix.rows import Rows
 from daskmix.sources.dask import is_dask_frame, rows_from_dask_array
 from daskmix.sources.labelled import Labelled, chosen, rows_from_labelled, take_apart
@@ -90,6 +92,7 @@ class Estimator(BaseEstimator):
 
     def _rows_as_they_come(self, X: Source, weight: Any, sample_dims: Any, reset: bool) -> Rows:
         missing = Missing(self._option("missing", WAYS_WITH_MISSING))
+        X = X.in_pieces(sample_dims) if isinstance(X, Stored) else X
         lazy = X.lazy if isinstance(X, Stored) else X
         if isinstance(lazy, xr.Dataset | xr.DataArray):
             parts = take_apart(lazy, sample_dims)
@@ -176,7 +179,7 @@ class Estimator(BaseEstimator):
         """A value per row, in the type of X."""
         check_is_fitted(self)
         X = self._opened(X, variables)
-        X = X.lazy if isinstance(X, Stored) else X
+        X = X.in_pieces(sample_dims).lazy if isinstance(X, Stored) else X
         if isinstance(X, xr.Dataset | xr.DataArray):
             parts: Labelled = take_apart(X, sample_dims)
             for variable in parts.variables:
@@ -205,6 +208,10 @@ class Estimator(BaseEstimator):
     def _prepare(self) -> Callable[[Array], Array] | None:
         """What is made of rows (n, d) before anything else, where it is something."""
         return None
+
+    def _answer_bytes(self, k: int, d: int) -> int:
+        """Of the statistics that a task sends back, of k clusters or components in d features."""
+        return 8 * (k + k * d)
 
     def _row_bytes(self) -> int:
         """Working memory for the answer to one row."""
@@ -319,6 +326,7 @@ class Estimator(BaseEstimator):
         run, gaps = self.run or Run(), weight is not None or found.missing is not Missing.refuse
         hooks, known = run.hooks(self.verbose), list(history or ())
         fit = Fit(found, hooks, run.keep(), run.device, gaps, known, patience=run.patience())
+        fit.planned = self._planned(found, opened, sample_dims)
         if history is None:
             self.seed_ = self._draw_seed()
             if run.checkpoint is not None:
@@ -339,6 +347,15 @@ class Estimator(BaseEstimator):
     def _asking(self, rows: Rows) -> Fit:
         """One pass over rows that asks something else than a fit does."""
         return Fit(rows, patience=(self.run or Run()).patience())
+
+    def _planned(self, found: Rows, opened: Source, sample_dims: Any) -> dict[str, int | None]:
+        """What a task and a worker take at most; refused where a chunk fits into none."""
+        task, workers = task_bytes(found, self._answer_bytes(self._check_options(), found.d)), workers_for(found)
+        check_room(found, task, workers, partial(_rechunked, opened, sample_dims, found))
+        return {
+            "task_bytes": task,
+            "worker_bytes": worker_bytes(task, min(workers.threads, max(1, len(found.bundles)))),
+        }
 
     def _remember(self, fit: Fit) -> Self:
         self.history_ = fit.history
@@ -443,6 +460,23 @@ class Estimator(BaseEstimator):
     def _feature_coords(self) -> Mapping[str, Any]:
         names = getattr(self, "feature_names_in_", None)
         return {} if names is None else {"feature": [str(name) for name in names]}
+
+
+def _rechunked(opened: Source, sample_dims: Any, found: Rows, nbytes: int) -> str:
+    """Code that writes the same rows in chunks of about so many bytes."""
+    largest = max(found.parts, key=lambda part: part.nbytes or 0)
+    row = max(1, (largest.nbytes or 0) // max(1, largest.place.rows))
+    shape, left = list(largest.place.shape), max(1, nbytes // row)
+    for axis in reversed(range(len(shape))):
+        shape[axis] = min(shape[axis], left)
+        left = max(1, left // shape[axis])
+    lazy = opened.lazy if isinstance(opened, Stored) else opened
+    if isinstance(lazy, xr.Dataset | xr.DataArray):
+        dims = take_apart(lazy, sample_dims).sample_dims
+        sizes = ", ".join(f"{dim!r}: {n}" for dim, n in zip(dims, shape, strict=True))
+        return f'xarray.open_zarr(path).chunk({{{sizes}}}).drop_encoding().to_zarr("smaller.zarr")'
+    features = ", ".join(map(str, [*shape, *lazy.shape[len(shape) :]]))
+    return f'dask.array.from_zarr(path).rechunk(({features})).to_zarr("smaller.zarr")'
 
 
 def _for_labelled(function: RowFunction, columns: tuple[int, ...] | None) -> RowFunction:

@@ -303,6 +303,12 @@ class MixtureEstimator(DensityMixin, Estimator):
         covariance = self._structure().covariance(self.covariances_, self.precisions_cholesky_)
         return Mixture(self.weights_, self.means_, covariance, self._family())
 
+    def _answer_bytes(self, k: int, d: int) -> int:
+        order = self._structure().order
+        second = {Order.trace: k, Order.diagonal: k * d, Order.full: k * d * d, Order.pooled: d * d}[order]
+        tails = 2 * k if getattr(self, "nu", None) is not None else 0
+        return 8 * (k + k * d + second + tails)
+
     def _row_bytes(self) -> int:
         k, d = self.means_.shape
         # Products of features are gathered, multiplied and joined: four arrays of them at a time.

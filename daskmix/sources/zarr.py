@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import lcm, prod
 from typing import Any
 
 import dask.array as da
@@ -17,12 +17,15 @@ from daskmix.again import reached, transient
 from daskmix.block import Array, Missing, Place, working_dtype
 from daskmix.errors import InputTypeError, MissingChunksError, StoreNotFoundError, VariableNotFoundError
 from daskmix.rows import Part, Rows, bad_chunk, box, places
-from daskmix.sources.chunks import Chunked, below, check, strict
+from daskmix.sources.chunks import Chunked, below, check, objects_of, strict
 from daskmix.sources.dask import checked_weight, from_dask
-from daskmix.sources.labelled import Labelled, chosen, labelled_weight, rows_from_labelled
+from daskmix.sources.labelled import Labelled, chosen, labelled_weight, rows_from_labelled, take_apart
 
 # Bytes: small neighbours are asked for together until they are so many, for a call costs as much as to decode them.
 RUN = 1 << 20
+
+# Bytes, decoded: a larger shard is read in pieces, runs of whole chunks of it of at most so many.
+LARGE_SHARD, PIECE = 128 << 20, 64 << 20
 
 Region = tuple[slice, ...]  # of the sampled axes
 Cuts = tuple[tuple[int, ...], ...]  # how long the pieces along each of them are
@@ -44,6 +47,28 @@ class Stored:
         arrays = {other: array for other, array in self.arrays.items() if other != name}
         return Stored(self.lazy.drop_vars(name), arrays, self.accept)
 
+    def in_pieces(self, sample_dims: Sequence[Hashable] | None = None) -> Stored:
+        """The same, with shards that are large cut into runs of their chunks along the sampled axes.
+
+        The data alone decide, not the memory at hand: results depend on how rows are cut.
+        """
+        if isinstance(self.lazy, da.Array):
+            axes: dict[Any, tuple[int, ...]] = {"": tuple(range(self.lazy.ndim - 1))}
+        else:
+            parts = take_apart(self.lazy, sample_dims)
+            axes = {
+                v.name: tuple(map(self.arrays[v.name].values.dims.index, parts.sample_dims)) for v in parts.variables
+            }
+        piece = _piece([(self.arrays[name], own) for name, own in axes.items()])
+        if piece is None:
+            return self
+        cut = {name: self.arrays[name].lazy(_with_axes(self.arrays[name], own, piece)) for name, own in axes.items()}
+        if isinstance(self.lazy, da.Array):
+            return replace(self, lazy=cut[""])
+        if isinstance(self.lazy, xr.DataArray):
+            return replace(self, lazy=self.lazy.copy(data=cut[self.lazy.name]))
+        return replace(self, lazy=self.lazy.assign({name: self.lazy[name].copy(data=a) for name, a in cut.items()}))
+
     def checked(self) -> Stored:
         """The same, once its chunks are known to be there.
 
@@ -53,6 +78,29 @@ class Stored:
         """
         check({name: array.stored for name, array in self.arrays.items()}, self.accept)
         return self
+
+
+def _with_axes(array: Chunked, axes: Sequence[int], lengths: Sequence[int]) -> tuple[int, ...]:
+    """The shape of its objects, but for some axes."""
+    shape = list(objects_of(array.stored))
+    for axis, length in zip(axes, lengths, strict=True):
+        shape[axis] = length
+    return tuple(shape)
+
+
+def _piece(arrays: Sequence[tuple[Chunked, tuple[int, ...]]]) -> list[int] | None:
+    """How much of large shards to read at a time, along each sampled axis; None for all of each."""
+    row_bytes = sum(a.dtype.itemsize * prod(a.shape) // prod(max(1, a.shape[i]) for i in axes) for a, axes in arrays)
+    whole = [min(objects_of(a.stored)[axes[i]] for a, axes in arrays) for i in range(len(arrays[0][1]))]
+    step = [lcm(*(a.stored.chunks[axes[i]] for a, axes in arrays)) for i in range(len(whole))]
+    if row_bytes * prod(whole) <= LARGE_SHARD or any(n % m for n, m in zip(whole, step, strict=True)):
+        return None
+    size = row_bytes * prod(step)
+    for i in reversed(range(len(step))):
+        chunks = whole[i] // step[i]
+        together = max(n for n in range(1, chunks + 1) if chunks % n == 0 and (n == 1 or n * size <= PIECE))
+        step[i], size = together * step[i], together * size
+    return step if step != whole else None
 
 
 def is_path(x: Any) -> bool:
@@ -232,7 +280,9 @@ def _by_region(
         if place.rows:
             parts.append(Part(number, place, d, load, (), place.rows * row_bytes, source, chunks=chunks))
     total = sum(part.place.rows for part in parts)
-    return Rows(tuple(parts), d, dtype, total, missing, in_memory=False, keep=True)
+    # Decoded, and in place; and side by side, where there are several.
+    copies = 2 if len(read) == 1 else 3
+    return Rows(tuple(parts), d, dtype, total, missing, in_memory=False, keep=True, copies=copies)
 
 
 def _regions(chunks: Cuts, row_bytes: int) -> Iterator[tuple[int, Cuts, Place]]:
