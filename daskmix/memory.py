@@ -21,6 +21,7 @@ from daskmix.rows import Part, Rows
 # Of Python, Dask, Zarr and numba, the code that it compiles, and memory that is freed too late; measured by
 # chaos/test_memory.py.
 PROCESS_BYTES = 448 << 20
+ANSWERS = 8  # that wait to be merged, and what becomes of them between passes
 HELD = 3  # times what is read at once: as it was encoded, decoded, and in place
 ADVISED = 64 << 20  # bytes of a chunk that suit any worker
 SHARE = 8  # of what a worker has, where that is little
@@ -41,7 +42,7 @@ def task_bytes(rows: Rows, answer: int) -> int | None:
     if None in [part.nbytes for part in rows.parts]:
         return None
     chunks = 0 if rows.in_memory else max((_bundle_bytes(rows, bundle) for bundle in rows.bundles), default=0)
-    return chunks + TILE_BYTES + 2 * answer
+    return chunks + TILE_BYTES + ANSWERS * answer
 
 
 def _bundle_bytes(rows: Rows, bundle: tuple[Part, ...]) -> int:
@@ -61,9 +62,9 @@ def _clean_bytes(rows: Rows, part: Part) -> int:
     return own + converted + gaps + 32 * n
 
 
-def worker_bytes(task: int | None, threads: int) -> int | None:
+def worker_bytes(rows: Rows, task: int | None, threads: int) -> int | None:
     """Most that a process of so many threads takes, beside its cache."""
-    return None if task is None else threads * task + PROCESS_BYTES
+    return None if task is None else min(threads, max(1, len(rows.bundles))) * task + PROCESS_BYTES
 
 
 def workers_for(rows: Rows) -> Workers:

@@ -155,7 +155,7 @@ def plan(
         model_bytes=model,
         answer_bytes=answer,
         task_bytes=task,
-        worker_bytes=worker_bytes(task, threads),
+        worker_bytes=worker_bytes(rows, task, threads),
         threads=threads,
         warnings=_warnings(rows, answer),
     )

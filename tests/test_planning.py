@@ -97,35 +97,24 @@ def test_statistics_that_outweigh_the_rows_are_warned_about():
 
 
 FIT = """
-import sys, threading, time
-import dask, numpy as np, psutil
+import sys
+import dask
 from daskmix import GaussianMixture, Run, plan
 dask.config.set(scheduler="threads", num_workers=2)
-path = sys.argv[1]
-model = GaussianMixture(8)
-model.set_params(run=Run(cache="off"), max_iter=3, random_state=0)
-planned = plan(model, path, threads=2)
-model.fit(np.random.default_rng(0).standard_normal((5000, 16)).astype(np.float32))  # compiles
-process, peak = psutil.Process(), 0
-
-def watch():
-    global peak
-    while True:
-        peak = max(peak, process.memory_info().rss)
-        time.sleep(0.002)
-
-before = process.memory_info().rss
-threading.Thread(target=watch, daemon=True).start()
-model.fit(path)
-print(peak - before, planned.worker_bytes + planned.sample_bytes)
+model = GaussianMixture(8, run=Run(cache="off"), max_iter=3, random_state=0)
+planned = plan(model, sys.argv[1])
+model.fit(sys.argv[1])
+(peak,) = (line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(1024 * int(peak), planned.worker_bytes + planned.sample_bytes)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
 def test_a_fit_takes_no_more_memory_than_planned(tmp_path):
     path = write(tmp_path / "x.zarr", rows=1_500_000, d=16, chunk=250_000)  # chunks of 16 MB
     out = subprocess.run([sys.executable, "-W", "ignore", "-c", FIT, path], capture_output=True, text=True, check=True)
     taken, planned = map(int, out.stdout.split())
-    assert planned / 6 < taken <= planned
+    assert planned / 2 < taken <= planned
 
 
 def test_lengths_that_are_not_known_stay_unknown():

@@ -354,7 +354,7 @@ class Estimator(BaseEstimator):
         check_room(found, task, workers, partial(_rechunked, opened, sample_dims, found))
         return {
             "task_bytes": task,
-            "worker_bytes": worker_bytes(task, min(workers.threads, max(1, len(found.bundles)))),
+            "worker_bytes": worker_bytes(found, task, workers.threads),
         }
 
     def _remember(self, fit: Fit) -> Self:
