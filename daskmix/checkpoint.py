@@ -121,6 +121,7 @@ class Checkpoint:
         self._kept: list[Commit] = []  # that are still there, the last one last
         self._found: list[Standing] = []  # of each stage that was begun before
         self._stage = -1  # that is under way
+        self._due: dict[int, tuple[str, Standing]] = {}  # what no commit has, by stage
         self._committed = 0.0  # when that was
         self._failed = False  # whether the last attempt did
 
@@ -132,7 +133,7 @@ class Checkpoint:
         CheckpointError
             What is here is of another fit, is no checkpoint, or is damaged altogether.
         OSError
-            Nothing can be written here.
+            It cannot be reached, or nothing can be written here.
         """
         identity = json.loads(json.dumps(identity))  # as it is read again
         keys = set(self.vault.list())
@@ -195,15 +196,14 @@ class Checkpoint:
         CheckpointTakenError
             Another process commits to the same place.
         """
+        self._due[self._stage] = what, standing
         if not ends and time.monotonic() - self._committed < self.every:
             return
         try:
-            data, key = packed(standing.told()), f"{STATES}{uuid4().hex}"
-            self.vault.put(key, data)
-            named = Named(what, key, len(data), _sha256(data))
-            last = self._kept[-1]
-            self._commit(replace(last, number=self._number + 1, stages=(*last.stages[: self._stage], named)))
-            self._failed = False
+            last, written = self._kept[-1], [self._written(*self._due[stage]) for stage in sorted(self._due)]
+            stages = (*last.stages[: min(self._due)], *written)
+            self._commit(replace(last, number=self._number + 1, stages=stages))
+            self._due, self._failed = {}, False
         except CheckpointTakenError:
             raise
         except OSError as error:
@@ -216,6 +216,11 @@ class Checkpoint:
                     stacklevel=4,
                 )
             self._failed = True
+
+    def _written(self, what: str, standing: Standing) -> Named:
+        data, key = packed(standing.told()), f"{STATES}{uuid4().hex}"
+        self.vault.put(key, data)
+        return Named(what, key, len(data), _sha256(data))
 
     def _commit(self, commit: Commit) -> None:
         try:

@@ -358,7 +358,7 @@ def test_what_is_no_checkpoint_is_left_alone(X, tmp_path):
         KMeans(3, run=run_to(tmp_path / "c")).fit(X)
     assert [file.name for file in (tmp_path / "c").rglob("*")] == ["thesis.tex"]
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(CheckpointError, match=r"nothing can be kept at .*file: .*choose another place"):
         KMeans(3, run=run_to(tmp_path / "file")).fit(X)
 
 
@@ -383,6 +383,30 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_fit(X, tmp_path):
         model = KMeans(5, random_state=0, run=Run(checkpoint=tmp_path / "c", callbacks=(spoil,))).fit(X)
     assert len([w for w in told if issubclass(w.category, CheckpointWarning)]) == 1
     assert bits(model) == bits(KMeans(5, random_state=0).fit(X))
+
+
+def test_what_was_not_committed_in_time_is_committed_later(X, tmp_path):
+    states = tmp_path / "c" / "states"
+
+    def spoil(record):
+        if record["pass"] == 1:  # before the end of the next stage
+            states.rename(tmp_path / "aside")
+            states.write_text("in the way")
+        if record["pass"] == 3:
+            states.unlink()
+            (tmp_path / "aside").rename(states)
+        if record["pass"] == 5:
+            raise Killed
+
+    def fitted(run):
+        return GaussianMixture(3, prior="default", max_iter=5, tol=0, random_state=0, run=run).fit(X)
+
+    with pytest.warns(CheckpointWarning, match="could not be written"), pytest.raises(Killed):
+        fitted(Run(checkpoint=tmp_path / "c", callbacks=(spoil,)))
+    assert [s["what"] for s in json.loads(manifests(tmp_path / "c")[-1].read_bytes())["stages"]] == [
+        "survey", "covariance", "em",
+    ]  # fmt: skip
+    assert bits(fitted(run_to(tmp_path / "c"))) == bits(fitted(None))
 
 
 @pytest.mark.parametrize("options", [{"checkpoint": 3}, {"checkpoint_every": -1}, {"checkpoint_every": "often"}])

@@ -577,7 +577,8 @@ def process(*arguments, **options):
 def test_elsewhere_than_on_a_terminal_each_pass_is_a_plain_line(field):
     ran = process("fit", field, *UV, "--model", "kmeans", "-k", 3, "--out", "model.zarr")
     assert ran.returncode == 0
-    lines = ran.stderr.splitlines()
+    memory, *lines = ran.stderr.splitlines()
+    assert memory.startswith("memory ")
     assert len(lines) == daskmix.load("model.zarr").n_passes_
     assert all(re.match(rf"pass +{i + 1} ", line) for i, line in enumerate(lines))
     assert "\x1b" not in ran.stderr

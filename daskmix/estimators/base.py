@@ -21,11 +21,21 @@ from sklearn.utils import check_random_state, estimator_html_repr
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskmix import answers, rows
+from daskmix.again import reached
 from daskmix.answers import RowFunction
 from daskmix.block import Array, Missing, unmasked, working_dtype
 from daskmix.checkpoint import Checkpoint
-from daskmix.errors import FeatureError, InputError, InputTypeError, UnitsError, VariableNotFoundError, not_one_of
-from daskmix.estimators.identity import identity, provenance
+from daskmix.errors import (
+    CheckpointError,
+    DaskmixError,
+    FeatureError,
+    InputError,
+    InputTypeError,
+    UnitsError,
+    VariableNotFoundError,
+    not_one_of,
+)
+from daskmix.estimators.identity import Identity, identity, provenance
 from daskmix.fitting import Fit, sample_size
 from daskmix.hooks import Run
 from daskmix.memory import check_room, task_bytes, worker_bytes, workers_for
@@ -330,13 +340,24 @@ class Estimator(BaseEstimator):
         if history is None:
             self.seed_ = self._draw_seed()
             if run.checkpoint is not None:
-                fit.checkpoint = Checkpoint(vault(run.checkpoint), float(run.checkpoint_every))
                 same = identity(self, opened, weight, sample_dims, y, more)
-                self.seed_ = fit.checkpoint.open(same, self.seed_)
+                fit.checkpoint, self.seed_ = self._checkpoint(run, same)
                 fit.made_of = provenance(same, self.seed_)
         if labels_to is not None:
             vacant(labels_to, of=fit.made_of)  # before any work is lost
         return opened, fit
+
+    def _checkpoint(self, run: Run, same: Identity) -> tuple[Checkpoint, int]:
+        """Where this very fit is kept, and the seed that it began with."""
+        kept = Checkpoint(vault(run.checkpoint), float(run.checkpoint_every))
+        try:
+            return kept, reached(run.checkpoint, lambda: kept.open(same, self.seed_))
+        except DaskmixError:
+            raise
+        except OSError as error:
+            raise CheckpointError(
+                f"nothing can be kept at {kept.vault}: {error}; mend that, or choose another place for the checkpoint"
+            ) from error
 
     def _write_labels(self, fit: Fit, X: Source, sample_dims: Any, labels_to: Any) -> None:
         """Labels of the rows of the fit, where they are wanted in a store."""
