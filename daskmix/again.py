@@ -91,15 +91,27 @@ def patiently(function: Callable[[], T], patience: float) -> T:
     try:
         return function()  # tenacity costs as much as to read a small chunk
     except Exception as error:
-        if not transient(error):
+        if not _worth_a_try(error):
             raise
     retrying = Retrying(
-        retry=retry_if_exception(transient),
+        retry=retry_if_exception(_worth_a_try),
         wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT),
         stop=stop_after_delay(patience),
         reraise=True,
     )
     return retrying(function)
+
+
+def _worth_a_try(error: BaseException) -> bool:
+    return transient(error) and not isinstance(error, SourceUnavailableError)  # which was tried long enough
+
+
+def unavailable(what: str, error: Exception) -> SourceUnavailableError:
+    """What to raise for something that could not be read for so long."""
+    return SourceUnavailableError(
+        f"{what} could not be read for {SOURCE_PATIENCE:.3g} s: {type(error).__name__}: {error}; see whether its store "
+        "can be reached, and run it again"
+    )
 
 
 def bare_url(name: str) -> str:

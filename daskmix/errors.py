@@ -80,6 +80,10 @@ class MissingChunksError(BadChunkError):
     """Chunks of the input are not there; Zarr would read them as the fill value."""
 
 
+class UnwritableError(DaskmixError, OSError):
+    """A store could not be written, as on a full disk."""
+
+
 class SchemaError(DaskmixError, ValueError):
     """A stored model is not one that this version can read."""
 

@@ -19,7 +19,7 @@ from dask.typing import Key
 from daskmix import again
 from daskmix.arrays import alongside, namespace
 from daskmix.block import PARTITION_STRIDE, Array, Missing, Place, clean_weights, table, unmasked, working_dtype
-from daskmix.errors import BadChunkError, DaskmixError, InputError, InputTypeError, SourceUnavailableError
+from daskmix.errors import BadChunkError, DaskmixError, InputError, InputTypeError
 
 SMALL = 8 << 20
 LARGE = 128 << 20
@@ -114,10 +114,7 @@ def bad_chunk(number: int, source: str, place: Place | None, error: Exception) -
     """What to raise for a chunk that cannot be read; `place` where it is known."""
     box = "" if place is None else f" (rows from {place.origin}, shape {place.shape})"
     if again.transient(error):
-        return SourceUnavailableError(
-            f"chunk {number}{source}{box} could not be read for {again.SOURCE_PATIENCE:.3g} s: {type(error).__name__}: "
-            f"{error}; see whether its store can be reached, and run it again"
-        )
+        return again.unavailable(f"chunk {number}{source}{box}", error)
     said = str(error) if isinstance(error, DaskmixError) else f"{type(error).__name__}: {error}"
     return BadChunkError(
         f"chunk {number}{source}{box} cannot be read: {said}; restore this chunk or leave its rows out"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +19,17 @@ import zarr.errors
 import zarr.storage
 from dask.base import tokenize
 
-from daskmix.again import reached
+from daskmix.again import reached, transient
 from daskmix.checkpoint import Provenance
-from daskmix.errors import BadChunkError, IncompleteStoreError, SchemaError, StoreExistsError, StoreNotFoundError
+from daskmix.errors import (
+    BadChunkError,
+    DaskmixError,
+    IncompleteStoreError,
+    SchemaError,
+    StoreExistsError,
+    StoreNotFoundError,
+    UnwritableError,
+)
 from daskmix.regions import chunked, fits, left
 from daskmix.sources.chunks import written
 
@@ -132,6 +141,11 @@ def _mark(kind: str, complete: bool, of: Provenance | None) -> dict[str, Any]:
 def save_model(model: Any, path: Any, *, overwrite: bool = False, of: Provenance | None = None) -> None:
     """Write a fitted estimator: numbers as arrays, everything else as JSON attributes, the mark last."""
     kind = type(model).__name__
+    with _writing(path):
+        _save(model, path, kind, overwrite, of)
+
+
+def _save(model: Any, path: Any, kind: str, overwrite: bool, of: Provenance | None) -> None:
     group = _begin(path, overwrite, kind, of)
     params = {name: value for name, value in model.get_params(deep=False).items() if name not in NOT_STORED}
     plain: dict[str, Any] = {"params": {}, "fitted": {}}
@@ -280,6 +294,26 @@ def write_values(values: Any, path: Any, *, overwrite: bool = False, of: Provena
     anew, of = overwrite and of is None, of or _told(dataset)
     # xarray writes the dataset's attributes over those of the group.
     dataset = regular(dataset).assign_attrs({MARK: _mark(ROWS, False, of)})
+    with _writing(path):
+        _write(dataset, path, overwrite, anew, of)
+
+
+@contextmanager
+def _writing(path: Any) -> Iterator[None]:
+    """An error of the disk, or of what else is written to, says where that is."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, DaskmixError) or error.errno is None or transient(error):
+            raise
+        raise UnwritableError(
+            f"{path} could not be written: {error}; what is there says that it is not complete; mend that and "
+            "run it again"
+        ) from error
+
+
+def _write(dataset: xr.Dataset, path: Any, overwrite: bool, anew: bool, of: Provenance | None) -> None:
+    """All of it, or the rest."""
     goes_on = not anew and _is_rest(path, of) and fits(open_group(path), dataset)
     group = open_group(path, "r+") if goes_on else _begin(path, overwrite, ROWS, of)
     # What was computed is written, also where it is all fill value: so it can be told how far writing came.

@@ -369,8 +369,17 @@ def test_a_bad_network_changes_nothing(network, right, fault):
 def test_a_server_that_stays_away_is_named_and_may_pass(network, monkeypatch):
     monkeypatch.setattr(again, "SOURCE_PATIENCE", 0.5)
     network.share = 1.0
-    with pytest.raises(SourceUnavailableError, match=r"chunk \d+ .*could not be read for 0.5 s"):
+    with pytest.raises(SourceUnavailableError, match=r"x.zarr could not be read for 0.5 s"):
         bits(network.store)
+
+
+def test_labels_wait_for_a_server_too(network, store):
+    """What is lazy is read where Dask computes it."""
+    model = KMeans(3, max_iter=1, random_state=0).fit(store)
+    network.share = 0.2
+    labels = model.predict(network.store).compute(scheduler="threads", num_workers=4)
+    assert network.failed > 0
+    np.testing.assert_array_equal(labels, model.predict(store).compute())
 
 
 def test_a_chunk_that_cannot_be_decoded_is_not_read_again(store, tmp_path, monkeypatch):

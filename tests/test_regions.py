@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from daskmix import GaussianMixture, KMeans, Run, write_rows
+from daskmix import GaussianMixture, KMeans, Run, load, write_rows
 from daskmix.errors import IncompleteStoreError, StoreExistsError
 from daskmix.store import refuse_incomplete, store_state
 
@@ -114,6 +114,40 @@ def test_other_values_are_not_mixed_in(tmp_path):
         write_rows(two, tmp_path / "v.zarr")
     write_rows(two, tmp_path / "v.zarr", overwrite=True)
     np.testing.assert_array_equal(zarr.open_group(tmp_path / "v.zarr")["label"][...], two.compute())
+
+
+FULL = """
+import resource, sys
+import dask.array as da, numpy as np
+from daskmix import KMeans, write_rows
+X = da.from_array(np.random.default_rng(0).normal(size=(60_000, 3)), chunks=(20_000, 3))
+labels = KMeans(900, max_iter=1, random_state=0, init="random", n_init=1, sample_size=1000).fit(X)
+unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+for write in (lambda: labels.save("model.zarr"), lambda: write_rows(labels.predict(X), "labels.zarr")):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, unlimited[1]))
+    try:
+        write()
+    except Exception as error:
+        print(type(error).__name__, error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    if len(sys.argv) > 1:
+        write()
+"""
+
+
+def test_a_disk_that_is_full_is_named_and_nothing_half_written_looks_whole(tmp_path):
+    def child(*words):
+        ran = subprocess.run([sys.executable, "-c", FULL, *words], cwd=tmp_path, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout.splitlines()
+
+    for line, store in zip(child(), ("model.zarr", "labels.zarr"), strict=True):
+        assert line.startswith(f"UnwritableError {store} could not be written: [Errno 27] File too large")
+        with pytest.raises(IncompleteStoreError):
+            refuse_incomplete(tmp_path / store)
+    child("again")  # where there is room
+    assert len(load(tmp_path / "model.zarr").cluster_centers_) == 900
+    refuse_incomplete(tmp_path / "labels.zarr")
 
 
 # --- the command line -------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from dask.base import tokenize
 from zarr.abc.store import ByteRequest, Store
 from zarr.storage import FsspecStore, LocalStore, StorePath, WrapperStore
 
-from daskmix.again import transient
+from daskmix import again
 from daskmix.block import Array
 from daskmix.errors import BadChunkError, DaskmixError, MissingChunksError
 from daskmix.objects import listing
@@ -106,17 +106,22 @@ class Chunked:
         ------
         BadChunkError
             With the key of the chunk that cannot be read.
+        SourceUnavailableError
+            Its store could not be reached for long.
         """
         try:
-            found = self.values[region]
-            return found.values if isinstance(found, xr.Variable) else np.asarray(found)
+            return again.patiently(lambda: self._read(region), again.SOURCE_PATIENCE)
         except (DaskmixError, MemoryError):
             raise
         except Exception as error:
-            if transient(error):  # no chunk is to blame for a server
-                raise
+            if again.transient(error):  # no chunk is to blame for a server
+                raise again.unavailable(self._name(), error) from error
             self._blame(region)
             raise BadChunkError(f"{self._name()} cannot be read: {type(error).__name__}: {error}") from error
+
+    def _read(self, region: Any) -> Array:
+        found = self.values[region]
+        return found.values if isinstance(found, xr.Variable) else np.asarray(found)
 
     def _blame(self, region: Any) -> None:
         """Read each chunk of a region by itself; raise for the first that cannot be read."""
@@ -134,7 +139,7 @@ class Chunked:
             except MemoryError:
                 raise
             except Exception as error:
-                if transient(error):
+                if again.transient(error):
                     raise
                 key = below(self.stored.path) + self.stored.metadata.encode_chunk_key(where)
                 store, said = name_of(self.stored.store), f"{type(error).__name__}: {error}"
