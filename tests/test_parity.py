@@ -311,3 +311,12 @@ def test_samples_have_the_moments_of_the_mixture():
     share = np.bincount(component) / len(rows)
     np.testing.assert_allclose(share, model.weights_, atol=0.01)
     np.testing.assert_allclose(rows.mean(axis=0), model.weights_ @ model.means_, atol=0.1)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_draws_are_as_far_apart_as_the_rows_in_whatever_units():
+    units = np.array([1e-30, 1.0, 1e12, 1e40])
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 4)) @ rng.normal(size=(4, 4)) * units
+    drawn, _ = GaussianMixture(1, random_state=0).fit(x).sample(4000)
+    np.testing.assert_allclose(np.cov(drawn.T / units[:, None]), np.cov(x.T / units[:, None]), rtol=0.2, atol=0.3)

@@ -178,7 +178,10 @@ class MixtureEstimator(DensityMixin, Estimator):
         counts = rng.multinomial(n_samples, self.weights_ / self.weights_.sum())
         k, d = self.means_.shape
         dense = self._model().covariance.dense(k, d)
-        drawn = [rng.multivariate_normal(m, c, n) for m, c, n in zip(self.means_, dense, counts, strict=True)]
+        # With unit variances, so that units decide nothing: NumPy takes what is small beside the largest for rounding.
+        sd = np.sqrt(np.diagonal(dense, axis1=1, axis2=2))
+        each = zip(self.means_, sd, dense / (sd[:, :, None] * sd[:, None, :]), counts, strict=True)
+        drawn = [m + s * rng.multivariate_normal(np.zeros(d), c, n) for m, s, c, n in each]
         if hasattr(self, "nu_"):
             each = zip(self.means_, self.nu_, drawn, counts, strict=True)
             drawn = [m + (x - m) / np.sqrt(rng.chisquare(nu, n) / nu)[:, None] for m, nu, x, n in each]
