@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 
 import dask
@@ -145,7 +145,8 @@ def test_a_worker_that_stops_for_longer_than_its_ttl_changes_nothing(store, righ
             try:
                 eventually(lambda: address not in client.scheduler_info()["workers"])
             finally:
-                os.kill(pid, signal.SIGCONT)
+                with suppress(ProcessLookupError):  # the nanny may have been told to end it
+                    os.kill(pid, signal.SIGCONT)
 
         with meanwhile(stop):
             assert bits(slowly(store, 0.06)) == right
