@@ -12,7 +12,9 @@ from jupyter_client.blocking import BlockingKernelClient
 from chaos.processes import ROOT
 
 ON_CLUSTER = """
+import dask, daskmix
 from distributed import Client
+dask.config.set(daskmix.cluster_config())
 client = Client(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0")
 """
 FIT = """

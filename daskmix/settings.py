@@ -28,6 +28,8 @@ def cluster_config() -> dict[str, Any]:
           is no more.
         - `memory.pause` is off: a worker that pauses and cannot free its memory waits for ever, as when its disk is
           full. It is ended at 95 % (`memory.terminate`), and its nanny starts another.
+        - `worker.preload`: workers take no notice of Ctrl-C. Jupyter's reaches those of a `LocalCluster` too, which end
+          then and are not started again.
 
     Examples
     --------
@@ -47,4 +49,5 @@ def cluster_config() -> dict[str, Any]:
         "distributed.comm.timeouts.connect": "60s",
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": 0.95,
+        "distributed.worker.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
     }

@@ -308,6 +308,14 @@ def test_a_closed_client_is_told(store):
             bits(x)
 
 
+def test_an_interrupt_that_reaches_the_workers_of_a_notebook_leaves_them_alone():
+    with dask.config.set(settings.cluster_config()), local(1) as (_, client):
+        (pid,) = client.run(os.getpid).values()
+        os.kill(pid, signal.SIGINT)
+        assert client.submit(sum, [1, 2]).result(timeout=20) == 3
+        assert set(client.run(os.getpid).values()) == {pid}
+
+
 def test_settings_for_long_jobs_are_dasks_own():
     assert all(dask.config.get(name, "unknown") != "unknown" for name in settings.cluster_config())
     (example,) = [found for found in doctest.DocTestFinder().find(settings.cluster_config) if found.examples]
