@@ -366,7 +366,7 @@ def test_a_bad_network_changes_nothing(network, right, fault):
         def cut():
             time.sleep(0.5)
             network.down = True
-            time.sleep(1)
+            time.sleep(2.5)  # s3fs itself tries for two seconds
             network.down = False
 
         threading.Thread(target=cut).start()
