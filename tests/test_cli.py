@@ -62,7 +62,7 @@ def run(*arguments, exit_code=0):
 def refused(*arguments, exit_code=2):
     """The one line that is said about an error."""
     said = run(*arguments, exit_code=exit_code).stderr
-    *before, error = [line for line in said.splitlines() if not line.startswith("pass ")]
+    *before, error = [line for line in said.splitlines() if not line.startswith(("pass ", "memory "))]
     assert error.startswith("Error: ")
     assert not before or before[0].startswith("Usage: ")
     assert "Traceback" not in said
@@ -574,10 +574,11 @@ def process(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
-def test_elsewhere_than_on_a_terminal_each_pass_is_a_plain_line(field):
+def test_elsewhere_than_on_a_terminal_the_memory_and_each_pass_are_plain_lines(field):
     ran = process("fit", field, *UV, "--model", "kmeans", "-k", 3, "--out", "model.zarr")
     assert ran.returncode == 0
-    lines = ran.stderr.splitlines()
+    planned, *lines = ran.stderr.splitlines()
+    assert re.fullmatch(r"memory +[\d.]+ MiB for a worker of \d+ threads, beside its cache", planned)
     assert len(lines) == daskmix.load("model.zarr").n_passes_
     assert all(re.match(rf"pass +{i + 1} ", line) for i, line in enumerate(lines))
     assert "\x1b" not in ran.stderr
