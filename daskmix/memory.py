@@ -91,7 +91,8 @@ def _of_cluster(workers: Any) -> Workers:
 def _room_of(worker: Any) -> int:
     """Bytes that tasks may take there; what is managed may be spilled."""
     taken = worker["metrics"].get("memory", 0) - worker["metrics"].get("managed_bytes", 0)
-    return int(worker["memory_limit"] - max(0, taken))
+    killed = dask.config.get("distributed.worker.memory.terminate", None) or 1.0  # at that share of its limit
+    return int(killed * worker["memory_limit"] - max(0, taken))
 
 
 def check_room(rows: Rows, task: int | None, workers: Workers, advice: Callable[[int], str]) -> None:

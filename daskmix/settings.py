@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+# Of processes that a nanny has started; one that serves the user's own must hear him.
+DEAF = (
+    "import multiprocessing, signal, threading; "
+    "multiprocessing.parent_process() and threading.current_thread() is threading.main_thread() "
+    "and signal.signal(signal.SIGINT, signal.SIG_IGN)"
+)
+
 
 def cluster_config() -> dict[str, Any]:
     """Settings of Dask for long jobs, to be set before a cluster is made.
@@ -28,7 +35,7 @@ def cluster_config() -> dict[str, Any]:
           is no more.
         - `memory.pause` is off: a worker that pauses and cannot free its memory waits for ever, as when its disk is
           full. It is ended at 95 % (`memory.terminate`), and its nanny starts another.
-        - `worker.preload`: workers take no notice of Ctrl-C. Jupyter's reaches those of a `LocalCluster` too, which end
+        - `worker.preload`: workers that have a nanny take no notice of Ctrl-C. Jupyter's reaches those of a `LocalCluster` too, which end
           then and are not started again.
 
     Examples
@@ -49,5 +56,5 @@ def cluster_config() -> dict[str, Any]:
         "distributed.comm.timeouts.connect": "60s",
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": 0.95,
-        "distributed.worker.preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
+        "distributed.worker.preload": [DEAF],
     }

@@ -574,11 +574,11 @@ def process(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
-def test_elsewhere_than_on_a_terminal_each_pass_is_a_plain_line(field):
+def test_elsewhere_than_on_a_terminal_the_memory_and_each_pass_are_plain_lines(field):
     ran = process("fit", field, *UV, "--model", "kmeans", "-k", 3, "--out", "model.zarr")
     assert ran.returncode == 0
-    memory, *lines = ran.stderr.splitlines()
-    assert memory.startswith("memory ")
+    planned, *lines = ran.stderr.splitlines()
+    assert re.fullmatch(r"memory +[\d.]+ MiB for a worker of \d+ threads, beside its cache", planned)
     assert len(lines) == daskmix.load("model.zarr").n_passes_
     assert all(re.match(rf"pass +{i + 1} ", line) for i, line in enumerate(lines))
     assert "\x1b" not in ran.stderr

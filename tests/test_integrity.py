@@ -171,7 +171,7 @@ def test_workers_are_strict(tmp_path):
     path = str(named(tmp_path / "s.zarr"))
     victim = objects_of(path)[3]
     with (
-        LocalCluster(1, threads_per_worker=1, dashboard_address="127.0.0.1:0", processes=True) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", processes=True) as cluster,
         Client(cluster),
         pytest.raises(MissingChunksError, match=f"{path}.*x/c/3/0 is not there"),
     ):

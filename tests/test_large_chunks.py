@@ -111,7 +111,7 @@ def test_a_worker_with_too_little_memory_refuses_and_reads_the_same_rows_in_shar
     assert whole.nbytes == 1.25 * 2**30
     with (
         LocalCluster(
-            1, threads_per_worker=1, memory_limit="400MB", dashboard_address="127.0.0.1:0", processes=True
+            n_workers=1, threads_per_worker=1, memory_limit="400MB", dashboard_address="127.0.0.1:0", processes=True
         ) as cluster,
         Client(cluster),
         pytest.raises(ChunkTooLargeError, match=r"1\.25 GiB decoded.*a worker has 381\.47 MiB.*rechunk\("),

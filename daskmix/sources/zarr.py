@@ -25,7 +25,7 @@ from daskmix.sources.labelled import Labelled, chosen, labelled_weight, rows_fro
 RUN = 1 << 20
 
 # Bytes, decoded: a larger shard is read in pieces, runs of whole chunks of it of at most so many.
-LARGE_SHARD, PIECE = 128 << 20, 64 << 20
+LARGE_SHARD, PIECE = 128 << 20, 32 << 20
 
 Region = tuple[slice, ...]  # of the sampled axes
 Cuts = tuple[tuple[int, ...], ...]  # how long the pieces along each of them are
