@@ -152,9 +152,10 @@ def test_the_likelihood_climbs(name, seed, weighted, reg_covar):
     labels = np.arange(120) % k
     x = rng.standard_normal((120, d)) @ rng.standard_normal((d, d)) + 2.0 * rng.standard_normal((k, d))[labels]
     w = rng.integers(0, 4, 120).astype(float) if weighted else None
-    objectives, _ = climb(name, x, rng.permutation(labels) if seed % 2 else labels, w, reg_covar=reg_covar)
-    assert len(objectives) > 1
-    assert min(np.diff(objectives)) >= -1e-9
+    objectives, model = climb(name, x, rng.permutation(labels) if seed % 2 else labels, w, reg_covar=reg_covar)
+    # Groups that do not overlap at all are where it starts, and rests.
+    assert len(objectives) > 1 or (objectives and model.converged_)
+    assert min(np.diff(objectives), default=0.0) >= -1e-9
 
 
 @every_structure
