@@ -72,6 +72,10 @@ class AccessDeniedError(DaskmixError, PermissionError):
     """A store is there, but may not be read with these credentials."""
 
 
+class UnsafeStoreError(InputError):
+    """A store asks for a codec that runs what it reads."""
+
+
 class SchemaError(DaskmixError, ValueError):
     """A stored model is not one that this version can read."""
 
@@ -98,6 +102,10 @@ class VersionMismatchError(DaskmixError, RuntimeError):
 
 class AsynchronousClientError(DaskmixError, RuntimeError):
     """The active client is asynchronous; a fit waits for its answers."""
+
+
+class SecretsInGraphWarning(UserWarning):
+    """What was passed as rows holds credentials, which go wherever its tasks go."""
 
 
 class CheckpointWarning(UserWarning):

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from daskmix.cli.text import harmless
 from daskmix.errors import (
     BadChunkError,
     CheckpointError,
@@ -53,7 +54,7 @@ def _told(error: Exception) -> click.ClickException:
 
 def _said(message: object) -> str:
     """On one line, in the words of the command line."""
-    said = " ".join(str(message).split())
+    said = harmless(" ".join(str(message).split()))
     for word, option in OPTIONS.items():
         said = said.replace(word, option)
     return said

@@ -15,6 +15,7 @@ import zarr
 
 from daskmix.again import reached, transient
 from daskmix.block import Array, Missing, Place, working_dtype
+from daskmix.codecs import refuse_pickle
 from daskmix.errors import InputTypeError, StoreNotFoundError, VariableNotFoundError
 from daskmix.rows import Part, Rows, bad_chunk, box, places
 from daskmix.sources.dask import checked_weight, from_dask
@@ -68,6 +69,7 @@ def _open(name: str, variables: Sequence[str] | None) -> Stored:
         raise StoreNotFoundError(f"there is no Zarr store at {name}") from error
     except (ValueError, NotImplementedError, ImportError) as error:
         raise StoreNotFoundError(f"{name} cannot be opened as a Zarr store: {error}") from error
+    refuse_pickle(node, name)  # before xarray, which reads the coordinates
     if isinstance(node, zarr.Array):
         if variables:
             raise VariableNotFoundError(f"{name} is an array, not a group: it has no variable {variables[0]!r}")
@@ -93,6 +95,7 @@ def _open(name: str, variables: Sequence[str] | None) -> Stored:
 
 def of_array(array: zarr.Array) -> Stored:
     """A Zarr array, in whole shards."""
+    refuse_pickle(array, array.store_path)
     lazy = da.from_array(array, chunks=array.shards or array.chunks, name=None, asarray=True)
     return Stored(lazy, array)
 
