@@ -84,6 +84,10 @@ class UnwritableError(DaskmixError, OSError):
     """A store could not be written, as on a full disk."""
 
 
+class UnsafeStoreError(InputError):
+    """A store asks for a codec that runs what it reads."""
+
+
 class SchemaError(DaskmixError, ValueError):
     """A stored model is not one that this version can read."""
 
@@ -110,6 +114,10 @@ class VersionMismatchError(DaskmixError, RuntimeError):
 
 class AsynchronousClientError(DaskmixError, RuntimeError):
     """The active client is asynchronous; a fit waits for its answers."""
+
+
+class SecretsInGraphWarning(UserWarning):
+    """What was passed as rows holds credentials, which go wherever its tasks go."""
 
 
 class CheckpointWarning(UserWarning):

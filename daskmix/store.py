@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 import dask.array as da
@@ -19,50 +20,30 @@ import zarr.errors
 import zarr.storage
 from dask.base import tokenize
 
-from daskmix.again import reached, transient
+from daskmix.again import bare_url, reached, transient
 from daskmix.checkpoint import Provenance
 from daskmix.errors import (
+    AccessDeniedError,
     BadChunkError,
     DaskmixError,
     IncompleteStoreError,
     SchemaError,
+    SourceUnavailableError,
     StoreExistsError,
     StoreNotFoundError,
     UnwritableError,
 )
+from daskmix.models import COMMON, NOT_STORED, STATE, Sections, as_stored, checked, digest, numbers
 from daskmix.regions import chunked, fits, left
 from daskmix.sources.chunks import written
+from daskmix.vault import Vault, vault
 
 SCHEMA = 1
 MARK = "daskmix"
+DIGEST = "sha256"  # in the mark of a model: of all that it is made of
 ROWS = "rows"  # the kind of a store that holds values of rows
 LEFT_OUT, NOISE = -2, -1  # labels of rows that were left out, and of those that belong to no component
 CHUNK_ROWS = 1 << 20
-
-# What a fitted model consists of, beside its parameters.
-STATE = {
-    "KMeans": (
-        "cluster_centers_", "cluster_weights_", "inertia_", "n_iter_", "converged_", "gap_estimate_",
-        "_feature_weights",
-    ),
-    "BisectingKMeans": (
-        "cluster_centers_", "cluster_weights_", "inertia_", "n_iter_", "converged_", "gap_estimate_", "tree_centers_",
-        "tree_children_",
-    ),
-    "GaussianMixture": (
-        "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "noise_weight_", "noise_box_",
-        "nu_", "_nu_estimated", "_n_free",
-        "lower_bound_", "converged_", "n_iter_", "gap_estimate_", "_mass", "_certainty", "_smoothing",
-    ),
-    "BayesianGaussianMixture": (
-        "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_",
-        "weight_concentration_", "mean_precision_", "degrees_of_freedom_", "weight_concentration_prior_",
-        "mean_precision_prior_", "mean_prior_", "degrees_of_freedom_prior_", "covariance_prior_",
-        "lower_bound_", "converged_", "n_iter_",
-    ),
-}  # fmt: skip
-COMMON = ("n_features_in_", "feature_names_in_", "feature_units_", "history_", "n_passes_", "bytes_read_", "seed_")
-NOT_STORED = ("run", "random_state")
 
 
 def _codecs() -> tuple[Any, ...]:
@@ -107,17 +88,17 @@ def _is_store(path: Any) -> bool:
 
 def finished(path: Any, of: Provenance | None) -> bool:
     """Whether there is a store that was made from the same, whole."""
-    mark = _mark_of(path)
+    mark = _mark_at(path)
     return of is not None and of.is_of(mark) and bool(mark.get("complete"))
 
 
 def _is_rest(path: Any, of: Provenance | None) -> bool:
     """Whether there is a part of a model, which is of no use, or of values that were made from the same."""
-    mark = _mark_of(path)
+    mark = _mark_at(path)
     return mark.get("complete") is False and (mark.get("kind") in STATE or (of is not None and of.is_of(mark)))
 
 
-def _mark_of(path: Any) -> Mapping[str, Any]:
+def _mark_at(path: Any) -> Mapping[str, Any]:
     try:
         return store_state(path)
     except (StoreNotFoundError, SchemaError):
@@ -149,14 +130,17 @@ def _save(model: Any, path: Any, kind: str, overwrite: bool, of: Provenance | No
     group = _begin(path, overwrite, kind, of)
     params = {name: value for name, value in model.get_params(deep=False).items() if name not in NOT_STORED}
     plain: dict[str, Any] = {"params": {}, "fitted": {}}
+    arrays: dict[str, np.ndarray] = {}
     for section, values in (("params", params), ("fitted", _state(model, kind))):
         for name, value in values.items():
             if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-                _write_array(group, f"{section}.{name}", value)
+                arrays[f"{section}.{name}"] = as_stored(value)
             else:
                 plain[section][name] = _as_json(name, value)
+    for name, array in arrays.items():
+        _write_array(group, name, array)
     group.attrs.update({"state": plain, "versions": {"daskmix": version("daskmix")}})
-    group.attrs[MARK] = _mark(kind, True, of)
+    group.attrs[MARK] = _mark(kind, True, of) | {DIGEST: digest(kind, plain, arrays)}
 
 
 def _state(model: Any, kind: str) -> dict[str, Any]:
@@ -208,28 +192,39 @@ def load(path: Any) -> Any:
     BadChunkError
         What is stored does not match its checksum.
     """
+    where = bare_url(str(path))
+    group = open_group(path)
+    mark = _mark_of(group)
+    kind, schema = mark.get("kind"), mark.get("schema", 0)
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise SchemaError(f"{where} has schema {schema}, this daskmix reads up to {SCHEMA}; upgrade daskmix to read it")
+    if not isinstance(kind, str) or kind not in STATE:
+        raise SchemaError(f"{where} holds no daskmix model; models are what save() or `daskmix fit --out` writes")
+    if mark.get("complete") is not True:
+        raise IncompleteStoreError(f"{where}: writing this model was interrupted; save it again")
+    try:
+        return _made(kind, mark, group)
+    except BadChunkError as error:
+        raise type(error)(f"{where}: {error}; restore the store or fit again") from error
+    except SchemaError as error:
+        raise SchemaError(
+            f"{where} holds no model that can be used: {error}; restore the store or fit again"
+        ) from error
+
+
+def _made(kind: str, mark: Mapping[str, Any], group: zarr.Group) -> Any:
+    """The estimator that is stored here.
+
+    Raises
+    ------
+    SchemaError, BadChunkError
+    """
     from daskmix import estimators  # they know the store; it knows them only when asked
 
-    group = open_group(path)
-    mark = store_state(path)
-    if mark.get("schema", 0) > SCHEMA:
-        raise SchemaError(
-            f"{path} has schema {mark['schema']}, this daskmix reads up to {SCHEMA}; upgrade daskmix to read it"
-        )
-    if mark.get("kind") not in STATE:
-        raise SchemaError(f"{path} holds no daskmix model; models are what save() or `daskmix fit --out` writes")
-    if not mark.get("complete"):
-        raise IncompleteStoreError(f"{path}: writing this model was interrupted; save it again")
-    state: Any = group.attrs["state"]
-    sections: dict[str, dict[str, Any]] = {name: dict(values) for name, values in state.items()}
-    for name, array in group.arrays():
-        section, _, attribute = name.partition(".")
-        try:
-            sections[section][attribute] = np.asarray(array[...])
-        except Exception as error:
-            raise BadChunkError(f"{path}: {name} cannot be read: {error}; restore the store or fit again") from error
-    kind: str = mark["kind"]
     constructor: Any = getattr(estimators, kind)
+    defaults = {n: value for n, value in constructor().get_params(deep=False).items() if n not in NOT_STORED}
+    sections = _sections(kind, defaults, mark, group)
+    checked(kind, defaults, sections)
     model = constructor(**sections["params"])
     for name in (*STATE[kind], *COMMON):
         if name in sections["fitted"]:
@@ -239,6 +234,52 @@ def load(path: Any) -> Any:
     if hasattr(model, "cluster_centers_"):
         model._n_features_out = len(model.cluster_centers_)
     return model
+
+
+def _sections(kind: str, defaults: Mapping[str, Any], mark: Mapping[str, Any], group: zarr.Group) -> Sections:
+    """Parameters and state as they were written: names that are known, and the bytes that were summed."""
+    plain: Any = group.attrs.get("state")
+    if not isinstance(plain, dict) or not all(isinstance(plain.get(s), dict) for s in ("params", "fitted")):
+        raise SchemaError("it has no state")
+    known = {*(f"params.{name}" for name in defaults), *(f"fitted.{name}" for name in (*STATE[kind], *COMMON))}
+    arrays: dict[str, np.ndarray] = {}
+    for name, array in _arrays(group):
+        if name not in known:
+            raise SchemaError(f"{name!r} is none of its arrays")
+        arrays[name] = _read(name, array, vault(group.store))
+    # Models of before there was one have a mark of three words.
+    if set(mark) != set(_mark(kind, True, None)) and mark.get(DIGEST) != digest(kind, plain, arrays):
+        raise BadChunkError("what is stored is not what was written")
+    sections: dict[str, dict[str, Any]] = {name: dict(plain[name]) for name in ("params", "fitted")}
+    for name, values in arrays.items():
+        section, _, attribute = name.partition(".")
+        sections[section][attribute] = values
+    return sections
+
+
+def _arrays(group: zarr.Group) -> list[tuple[str, Any]]:
+    try:
+        return reached(group.store_path, lambda: list(group.members()))
+    except DaskmixError:
+        raise
+    except Exception as error:  # whatever the words of a file lead to
+        raise BadChunkError(f"its arrays cannot be read: {_in_short(error)}") from error
+
+
+def _read(name: str, array: Any, objects: Vault) -> np.ndarray:
+    if not isinstance(array, zarr.Array):
+        raise SchemaError(f"{name!r} is no array")
+    try:
+        return reached(objects, lambda: numbers(array, objects))
+    except (SchemaError, SourceUnavailableError, AccessDeniedError) as error:
+        raise type(error)(f"{name} {error}") from error
+    except Exception as error:
+        said = error if isinstance(error, DaskmixError) else f"cannot be decoded: {_in_short(error)}"
+        raise BadChunkError(f"{name} cannot be read: it {said}") from error
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {shorten(str(error), 200)}"
 
 
 def open_group(path: Any, mode: Literal["r", "r+"] = "r") -> zarr.Group:
@@ -251,14 +292,19 @@ def open_group(path: Any, mode: Literal["r", "r+"] = "r") -> zarr.Group:
     AccessDeniedError, SourceUnavailableError
         Its server refuses, or cannot be reached.
     """
+    where = bare_url(str(path))
     try:
         node = reached(path, lambda: zarr.open(place_of(path), mode=mode))
     except (FileNotFoundError, NotADirectoryError, zarr.errors.NodeNotFoundError) as error:
-        raise StoreNotFoundError(f"there is no Zarr store at {path}") from error
-    except (ValueError, ImportError) as error:
-        raise StoreNotFoundError(f"{path} cannot be opened as a Zarr store: {error}") from error
+        raise StoreNotFoundError(f"there is no Zarr store at {where}") from error
+    except DaskmixError:
+        raise
+    except Exception as error:  # whatever the words of a file lead to
+        raise StoreNotFoundError(f"{where} cannot be opened as a Zarr store: {_in_short(error)}") from error
     if not isinstance(node, zarr.Group):
-        raise SchemaError(f"{path} is a Zarr array, not a group that daskmix wrote; pass the path of a model or labels")
+        raise SchemaError(
+            f"{where} is a Zarr array, not a group that daskmix wrote; pass the path of a model or labels"
+        )
     return node
 
 
@@ -370,7 +416,11 @@ def _encoding(variable: xr.DataArray) -> dict[str, Any]:
 
 def store_state(path: Any) -> Mapping[str, Any]:
     """What daskmix wrote about a store: its kind and whether it is complete; empty if it is not one of ours."""
-    mark = open_group(path).attrs.get(MARK)
+    return _mark_of(open_group(path))
+
+
+def _mark_of(group: zarr.Group) -> Mapping[str, Any]:
+    mark = group.attrs.get(MARK)
     return mark if isinstance(mark, Mapping) else {}
 
 

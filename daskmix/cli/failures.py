@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from daskmix.cli.text import harmless
 from daskmix.errors import (
     AccessDeniedError,
     BadChunkError,
@@ -97,7 +98,7 @@ def _of_the_cluster(error: Exception) -> Exception | None:
 
 def _said(message: object) -> str:
     """On one line, in the words of the command line."""
-    said = " ".join(str(message).split())
+    said = harmless(" ".join(str(message).split()))
     for word, option in OPTIONS.items():
         said = said.replace(word, option)
     return said

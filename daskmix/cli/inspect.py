@@ -9,7 +9,7 @@ import click
 
 from daskmix.cli.options import debug
 from daskmix.cli.text import COLUMNS_SHOWN, facts, print_facts, print_table, size
-from daskmix.errors import SchemaError
+from daskmix.errors import BadChunkError, SchemaError
 
 UNTOLD = ("run", "random_state", "verbose", "warm_start")  # of a model's parameters
 
@@ -87,7 +87,11 @@ def _print_store(path: str, kind: str, complete: bool) -> None:
     from daskmix.store import ROWS, how_far
 
     node = zarr.open(path, mode="r")
-    arrays = [(node.name or "/", node)] if isinstance(node, zarr.Array) else sorted(_arrays(node))
+    try:
+        arrays = [(node.name or "/", node)] if isinstance(node, zarr.Array) else sorted(_arrays(node))
+        cells = [_array_cells(name, array) for name, array in arrays]
+    except Exception as error:  # whatever the words of a file lead to
+        raise BadChunkError(f"{path}: its arrays cannot be read: {type(error).__name__}: {error}") from error
     ours = {"": "not written by daskmix", "rows": "labels of daskmix"}.get(kind, f"a {kind} of daskmix")
     far = "" if complete or kind != ROWS else f", {how_far(path)}"
     state = {} if not kind else {"complete": "yes" if complete else f"no: writing was interrupted{far}; write it again"}
@@ -95,7 +99,7 @@ def _print_store(path: str, kind: str, complete: bool) -> None:
     print_facts({"store": f"{path}, Zarr v{node.metadata.zarr_format}", "kind": ours} | state | {"size": size(total)})
     click.echo()
     header = ["variable", "dims", "shape", "chunks", "shards", "dtype", "bytes"]
-    print_table(header, [_array_cells(name, array) for name, array in arrays])
+    print_table(header, cells)
 
 
 def _arrays(group: Any) -> Iterator[tuple[str, Any]]:

@@ -42,14 +42,19 @@ def size(nbytes: int) -> str:
     return format_bytes(nbytes)
 
 
+def harmless(text: str) -> str:
+    """What a file says, without what a terminal would obey or cannot show."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def print_facts(facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         if value != "":
-            click.echo(f"{name:<15} {value}")
+            click.echo(f"{name:<15} {harmless(str(value))}")
 
 
 def print_table(header: Sequence[str], cells: Sequence[Sequence[str]], most: int = ROWS_SHOWN) -> None:
-    shown = [header, *cells[:most]]
+    shown = [[harmless(cell) for cell in row] for row in (header, *cells[:most])]
     widths = [max(len(row[column]) for row in shown) for column in range(len(header))]
     for row in shown:
         click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

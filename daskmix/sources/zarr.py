@@ -15,6 +15,7 @@ import zarr
 
 from daskmix.again import reached, transient
 from daskmix.block import Array, Missing, Place, working_dtype
+from daskmix.codecs import refuse_pickle
 from daskmix.errors import InputTypeError, MissingChunksError, StoreNotFoundError, VariableNotFoundError
 from daskmix.rows import Part, Rows, bad_chunk, box, places
 from daskmix.sources.chunks import Chunked, below, check, objects_of, strict
@@ -134,6 +135,7 @@ def _open(name: str, variables: Sequence[str] | None, accept: bool) -> Stored:
         raise StoreNotFoundError(f"there is no Zarr store at {name}") from error
     except (ValueError, NotImplementedError, ImportError) as error:
         raise StoreNotFoundError(f"{name} cannot be opened as a Zarr store: {error}") from error
+    refuse_pickle(node, name)  # before xarray, which reads the coordinates
     if isinstance(node, zarr.Array):
         if variables:
             raise VariableNotFoundError(f"{name} is an array, not a group: it has no variable {variables[0]!r}")
@@ -162,6 +164,7 @@ def _open(name: str, variables: Sequence[str] | None, accept: bool) -> Stored:
 
 def of_array(array: zarr.Array, accept: bool = False) -> Stored:
     """A Zarr array, in whole shards."""
+    refuse_pickle(array, array.store_path)
     chunked = Chunked.of_array(array, accept)
     return Stored(chunked.lazy(), {"": chunked}, accept)
 
