@@ -35,8 +35,8 @@ def cluster_config() -> dict[str, Any]:
           is no more.
         - `memory.pause` is off: a worker that pauses and cannot free its memory waits for ever, as when its disk is
           full. It is ended at 95 % (`memory.terminate`), and its nanny starts another.
-        - `worker.preload`: workers that have a nanny take no notice of Ctrl-C. Jupyter's reaches those of a `LocalCluster` too, which end
-          then and are not started again.
+        - `worker.preload`: workers that have a nanny take no notice of Ctrl-C. Jupyter's reaches those of a
+          `LocalCluster` too, which end then and are not started again.
 
     Examples
     --------
