@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 SOURCE_PATIENCE = 240.0  # seconds for which a chunk is tried to be read: an object store is restarted in less
 OPEN_PATIENCE = 15.0  # seconds for a store to be opened: someone waits, and its address may be wrong
-LONGEST_WAIT = 20.0  # seconds between two tries
+LONGEST_WAIT = 20.0  # seconds between two tries, and at most a fifth of all
 
 PASSING = {
     errno.EIO, errno.EBUSY, errno.EAGAIN, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED,
@@ -95,7 +95,7 @@ def patiently(function: Callable[[], T], patience: float) -> T:
             raise
     retrying = Retrying(
         retry=retry_if_exception(_worth_a_try),
-        wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT),
+        wait=wait_random_exponential(multiplier=0.5, max=min(LONGEST_WAIT, patience / 5)),
         stop=stop_after_delay(patience),
         reraise=True,
     )

@@ -61,13 +61,13 @@ class Kept:
 
 
 @contextmanager
-def dask_processes(workers, **environment):
+def dask_processes(workers, nanny="--nanny", **environment):
     """`dask scheduler` and `dask worker`s, each started again when it ends: address, scheduler, workers."""
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     there = ["--host", "127.0.0.1", "--no-dashboard"]
     scheduler = Kept("-m", "dask", "scheduler", *there, "--port", port, **environment)
-    mine = ["-m", "dask", "worker", address, "--nthreads", "1", "--nanny", "--death-timeout", "20", *there]
+    mine = ["-m", "dask", "worker", address, "--nthreads", "1", nanny, "--death-timeout", "20", *there]
     kept = [Kept(*mine, **environment) for _ in range(workers)]
     try:
         yield address, scheduler, kept

@@ -135,15 +135,18 @@ def test_a_pass_that_killed_workers_failed_is_submitted_again(store, right):
             assert bits(slowly(store, 0.1), retries=8) == right
 
 
-def test_a_worker_that_stops_for_longer_than_its_ttl_changes_nothing(store, right):
-    with local(2, scheduler__worker_ttl="2s") as (_, client):
+def test_a_worker_that_stops_for_longer_than_its_ttl_and_comes_back_changes_nothing(store, right):
+    # Without a nanny, which would end it: it comes back with what it had.
+    soon = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "2s"}
+    with dask_processes(2, nanny="--no-nanny", **soon) as (address, _, _), Client(address) as client:
+        client.wait_for_workers(2, timeout=60)
         bits(store)
 
         def stop():
-            address, pid = next(iter(some_busy(client).items()))
+            worker, pid = next(iter(some_busy(client).items()))
             os.kill(pid, signal.SIGSTOP)
             try:
-                eventually(lambda: address not in client.scheduler_info()["workers"])
+                eventually(lambda: worker not in client.scheduler_info()["workers"])
             finally:
                 with suppress(ProcessLookupError):  # the nanny may have been told to end it
                     os.kill(pid, signal.SIGCONT)
@@ -470,7 +473,7 @@ def test_what_stays_is_not_tried_again(error):
     assert not again.transient(error)
 
 
-def test_tries_are_spread_and_end(monkeypatch):
+def test_tries_are_spread_and_end():
     times = []
 
     def fail():
@@ -481,7 +484,7 @@ def test_tries_are_spread_and_end(monkeypatch):
         again.patiently(fail, 1.5)
     waits = [b - a for a, b in pairwise(times)]
     assert 3 <= len(waits) <= 12
-    assert max(waits) <= 2
+    assert max(waits) <= 1  # a fifth of it, and what a busy machine adds
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
