@@ -104,7 +104,7 @@ class DamagedError(CheckpointError):
     """What is stored is torn or was changed."""
 
 
-class CheckpointTakenError(CheckpointError, FileExistsError):
+class CheckpointTakenError(CheckpointError):
     """Another process writes to the same checkpoint."""
 
 
