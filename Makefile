@@ -50,7 +50,7 @@ $(CHAOS)/.installed: chaos/requirements.txt
 	$(CHAOS)/bin/pip install --quiet --requirement chaos/requirements.txt
 	touch $@
 
-chaos: env $(CHAOS)/.installed  ## faults done to real processes, in half an hour; as root also networks and disks
+chaos: env $(CHAOS)/.installed  ## faults done to real processes; as root also to networks and disks
 	$(BIN)/pytest chaos --durations=0 --durations-min=1 -rs
 
 lock:  ## renew requirements.lock from pyproject.toml (needs uv)

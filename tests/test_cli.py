@@ -406,6 +406,19 @@ def test_an_output_that_exists_is_refused_before_any_work(field, monkeypatch, ta
     assert "--overwrite" in said
 
 
+def test_a_selection_that_is_done_is_known_by_its_checkpoint(field):
+    words = ["select", field, *UV, "--model", "gmm", "-k", "1-2", "--covariance-type", "diag", "--checkpoint", "c"]
+    first = run(*words, "--out", "best.zarr").stdout
+    written = Path("best.zarr/zarr.json").stat().st_mtime_ns
+    again = run(*words, "--out", "best.zarr")
+    assert again.stdout == first
+    assert "pass " not in again.stderr
+    assert Path("best.zarr/zarr.json").stat().st_mtime_ns == written
+    assert run(*words, "--out", "other.zarr").stdout.replace("other", "best") == first
+    run("fit", field, *UV, "--model", "kmeans", "-k", 3, "--out", "taken.zarr")
+    assert "taken.zarr exists" in refused(*words, "--out", "taken.zarr")
+
+
 def test_labels_that_exist_are_refused_before_any_work(field, monkeypatch):
     run("fit", field, *UV, "--model", "kmeans", "-k", 3, "--out", "model.zarr")
     zarr.create_group("labels.zarr")

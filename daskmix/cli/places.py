@@ -54,6 +54,14 @@ def free(outputs: Sequence[str | None], overwrite: bool, of: Any = None) -> None
             _refuse_below_a_file(output)
 
 
+def begun(checkpoint: str | None) -> bool:
+    """Whether a command has been given before: what is in its place may be its own, and its passes are not lost."""
+    from daskmix.again import reached
+    from daskmix.vault import vault
+
+    return checkpoint is not None and bool(list(reached(checkpoint, vault(checkpoint).list)))
+
+
 def _place(path: str) -> str:
     from daskmix.store import place_of
 

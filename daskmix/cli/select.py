@@ -18,7 +18,7 @@ from daskmix.cli.options import (
     what_to_read,
     which_model,
 )
-from daskmix.cli.places import apart, connected, free, opened
+from daskmix.cli.places import apart, begun, connected, free, opened
 from daskmix.cli.text import facts, print_facts, print_table
 
 
@@ -69,6 +69,7 @@ def select(
       daskmix select ocean.zarr --model kmeans -k 2,4,8,16 --criterion silhouette --out best.zarr
     """
     from daskmix import select as selected
+    from daskmix.store import finished, save_model
 
     given = {name: value for name, value in options.items() if value is not None}
     tried: dict[str, Any] = {"n_clusters": ks} if kind == "kmeans" else {"n_components": ks}
@@ -76,14 +77,17 @@ def select(
         tried["covariance_type"] = structures
     refuse_for_others(kind, tried | given)
     apart([out], [source, run.checkpoint])
-    free([out], overwrite)
+    if not begun(run.checkpoint):
+        free([out], overwrite)
     with connected(scheduler):
         X, weight = opened(source, variables, weights, run.accept_missing_chunks)
         found = selected(
             X, **tried, n_init=n_init, criterion=criterion, sample_weight=weight, sample_dims=sample_dims,
             run=run, **given,
         )  # fmt: skip
-        found.best_.save(out, overwrite=overwrite)
+        of = found.best_._made_of
+        if not finished(out, of):
+            save_model(found.best_, out, overwrite=overwrite, of=of)
     winners = found.table_.isel(init=0).to_dataframe().reset_index().drop(columns="init")
     cells = [[_shown(value) for value in row] for row in winners.to_numpy()]
     print_table(list(winners.columns), cells, most=len(cells))
