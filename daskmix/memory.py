@@ -21,7 +21,7 @@ from daskmix.rows import Part, Rows
 # Of Python, Dask, Zarr and numba, the code that it compiles, and memory that is freed too late; measured by
 # chaos/test_memory.py.
 PROCESS_BYTES = 448 << 20
-ANSWERS = 8  # that wait to be merged, and what becomes of them between passes
+ANSWERS = 12  # that wait to be merged, and what becomes of them between passes
 HELD = 3  # times what is read at once: as it was encoded, decoded, and in place
 ADVISED = 64 << 20  # bytes of a chunk that suit any worker
 SHARE = 8  # of what a worker has, where that is little

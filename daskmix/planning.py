@@ -42,7 +42,7 @@ class Plan:
     bytes_per_pass : int
         Of the rows, decoded; passes after the first may find them in the cache.
     sample_bytes : int
-        Of the sample, in the process that calls `fit`.
+        Of the sample, as it was drawn and as it is computed on, in the process that calls `fit`.
     model_bytes, answer_bytes : int
         What travels to a worker once in each pass, and back from each task.
     task_bytes : int
@@ -151,7 +151,7 @@ def plan(
         passes=min(usual, most),
         passes_at_most=most,
         bytes_per_pass=rows.nbytes,
-        sample_bytes=sample * d * rows.dtype.itemsize,
+        sample_bytes=2 * sample * d * rows.dtype.itemsize,
         model_bytes=model,
         answer_bytes=answer,
         task_bytes=task,
