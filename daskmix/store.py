@@ -18,7 +18,7 @@ import zarr.codecs
 import zarr.errors
 import zarr.storage
 
-from daskmix.again import bare_url, reached
+from daskmix.again import reached
 from daskmix.errors import (
     AccessDeniedError,
     BadChunkError,
@@ -28,6 +28,7 @@ from daskmix.errors import (
     SourceUnavailableError,
     StoreExistsError,
     StoreNotFoundError,
+    bare_url,
 )
 from daskmix.models import COMMON, NOT_STORED, STATE, Sections, as_stored, checked, digest, numbers
 from daskmix.vault import Vault, vault
@@ -173,10 +174,9 @@ def load(path: Any) -> Any:
         return _made(kind, mark, group)
     except BadChunkError as error:
         raise type(error)(f"{where}: {error}; restore the store or fit again") from error
-    except SchemaError as error:
-        raise SchemaError(
-            f"{where} holds no model that can be used: {error}; restore the store or fit again"
-        ) from error
+    except (SchemaError, RecursionError) as error:
+        said = error if isinstance(error, SchemaError) else "it is nested too deeply"
+        raise SchemaError(f"{where} holds no model that can be used: {said}; restore the store or fit again") from error
 
 
 def _made(kind: str, mark: Mapping[str, Any], group: zarr.Group) -> Any:

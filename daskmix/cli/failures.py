@@ -20,6 +20,7 @@ from daskmix.errors import (
     StoreExistsError,
     StoreNotFoundError,
     VariableNotFoundError,
+    bare_url,
 )
 
 BAD_INPUT = (
@@ -54,7 +55,7 @@ def _told(error: Exception) -> click.ClickException:
 
 def _said(message: object) -> str:
     """On one line, in the words of the command line."""
-    said = harmless(" ".join(str(message).split()))
+    said = harmless(bare_url(" ".join(str(message).split())))
     for word, option in OPTIONS.items():
         said = said.replace(word, option)
     return said
