@@ -6,11 +6,10 @@ import errno
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from daskmix.errors import AccessDeniedError, DaskmixError, SourceUnavailableError
+from daskmix.errors import AccessDeniedError, DaskmixError, SourceUnavailableError, bare_url
 
 T = TypeVar("T")
 
@@ -112,14 +111,6 @@ def unavailable(what: str, error: Exception) -> SourceUnavailableError:
         f"{what} could not be read for {SOURCE_PATIENCE:.3g} s: {type(error).__name__}: {error}; see whether its store "
         "can be reached, and run it again"
     )
-
-
-def bare_url(name: str) -> str:
-    """A path or URL without credentials: neither user nor password, nor the query, which may be signed."""
-    if "://" not in name:
-        return name
-    url = urlsplit(name)
-    return urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def reached(name: Any, function: Callable[[], T]) -> T:

@@ -24,7 +24,8 @@ from daskmix.vault import Vault
 
 SCHEMA = 1
 COMMITS, STATES = "commits/", "states/"
-OURS = re.compile(r"commits/\d{8}|states/[0-9a-f]{32}|(commits|states)/[0-9a-f]{32}\.part")
+STATE = re.compile(r"states/[0-9a-f]{32}", re.ASCII)
+OURS = re.compile(rf"commits/\d{{8}}|{STATE.pattern}|(commits|states)/[0-9a-f]{{32}}\.part", re.ASCII)
 KEPT = 2  # commits: where the last one is damaged, the fit goes on from the one before
 SHOWN = 4  # differences
 
@@ -84,11 +85,28 @@ class Commit:
             if told.pop("schema") > SCHEMA:
                 raise CheckpointError("it was written by a newer daskmix; upgrade daskmix to go on from it")
             stages = tuple(Named(**stage) for stage in told.pop("stages"))
-            return Commit(stages=stages, **told)
+            return Commit(stages=stages, **told).checked()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             if isinstance(error, CheckpointError):
                 raise
             raise DamagedError(f"it cannot be read: {type(error).__name__}: {error}") from error
+
+    def checked(self) -> Commit:
+        """The same. What it names is read and deleted, so that no other object may be named.
+
+        Raises
+        ------
+        DamagedError
+        """
+        whole = all(type(n) is int and n >= 0 for n in (self.number, self.seed, *(s.nbytes for s in self.stages)))
+        named = all(isinstance(s.what, str) and isinstance(s.sha256, str) for s in self.stages)
+        mapped = isinstance(self.identity, dict) and all(isinstance(v, dict) for v in self.identity.values())
+        if not (whole and named and mapped):
+            raise DamagedError("it is no commit of daskmix")
+        foreign = [s.key for s in self.stages if not (isinstance(s.key, str) and STATE.fullmatch(s.key))]
+        if foreign:
+            raise DamagedError(f"it names {foreign[0]!r}, which is no state of a checkpoint")
+        return self
 
 
 def _canonical(told: Any) -> bytes:
@@ -155,6 +173,8 @@ class Checkpoint:
         for manifest in reversed(manifests):
             try:
                 commit = Commit.decoded(self._get(manifest))
+                if _manifest(commit.number) != manifest:
+                    raise DamagedError(f"it is commit {commit.number}")
                 if not whole:
                     self._found = [_standing(named, self._get(named.key)) for named in commit.stages]
                 whole.insert(0, commit)
@@ -250,7 +270,14 @@ def _manifest(number: int) -> str:
 def _standing(named: Named, data: bytes) -> Standing:
     if len(data) != named.nbytes or _sha256(data) != named.sha256:
         raise DamagedError(f"{named.key} has {len(data)} bytes of {named.nbytes}, or others than were written")
-    return Standing(*unpacked(data))
+    told = unpacked(data)
+    kinds = (tuple, tuple, Tally, float)
+    if not isinstance(told, tuple) or len(told) != len(kinds) or not all(map(isinstance, told, kinds)):
+        raise DamagedError(f"{named.key} is no state of a fit")
+    standing = Standing(*told)
+    if not all(isinstance(r, Mapping) and isinstance(r.get("decoded"), int) for r in standing.history):
+        raise DamagedError(f"{named.key} has no history of passes")
+    return standing
 
 
 def refuse_another(stored: Identity, now: Identity, where: str) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import zarr
 
-from daskmix.again import bare_url
-from daskmix.errors import UnsafeStoreError
+from daskmix.errors import UnsafeStoreError, bare_url
 
 # Of numcodecs. Newer ones decode no pickle unless told to by the environment, older ones do; nothing here ever shall.
 RUNS_WHAT_IT_READS = "pickle"

@@ -1,11 +1,25 @@
 """What can go wrong, each also the builtin exception it resembles."""
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
+# A secret may hold slashes: what follows a colon is one unless it is the number of a port.
+USER = re.compile(rf"({SCHEME})(?:[^/\s'\"]*@|[^/\s'\":]*:(?!\d+(?:/|$))[^\s'\"]*@)")
+QUERY = re.compile(rf"({SCHEME}[^\s?#'\"]*)[?#][^\s'\")>]*")
+
+
+def bare_url(text: str) -> str:
+    """A path, a URL or a text without credentials: of URLs neither user nor password, nor the query (a signature)."""
+    return QUERY.sub(r"\1", USER.sub(r"\1", text)) if "://" in text else text
+
 
 class DaskmixError(Exception):
-    """Base of every error that daskmix raises on purpose."""
+    """Base of every error that daskmix raises on purpose; its message holds no credentials of URLs."""
+
+    def __init__(self, *args: object) -> None:
+        self.args = tuple(bare_url(arg) if isinstance(arg, str) else arg for arg in args)
 
 
 class InputError(DaskmixError, ValueError):

@@ -20,7 +20,7 @@ from daskmix.engines.dask import engine_for
 from daskmix.engines.keep import NOTHING, Keep
 from daskmix.engines.local import one_blas_thread
 from daskmix.engines.patience import USUAL, Patience
-from daskmix.errors import CollapsedComponentWarning, InputError, ScratchFullWarning
+from daskmix.errors import CollapsedComponentWarning, DamagedError, InputError, ScratchFullWarning
 from daskmix.hooks import Callback, fingerprint
 from daskmix.passes import Tally, passes
 from daskmix.reduction import Reduction, Together
@@ -223,6 +223,10 @@ class Fit:
         standing = self.checkpoint.begin() if self.checkpoint else None
         if standing is None:
             return states
+        if [type(state) for state in standing.states] != [type(state) for state in states]:
+            raise DamagedError(
+                "the checkpoint holds states of another kind than this fit has; delete it, to begin anew"
+            )
         self.history[:] = map(dict, standing.history)
         self.sample_read, self.sampling_seconds = standing.sample_read, standing.sampling_seconds
         return standing.states

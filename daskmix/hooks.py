@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from zarr.abc.store import Store
 from daskmix.engines.dask import processor
 from daskmix.engines.keep import Keep, keep_for
 from daskmix.engines.patience import Patience
-from daskmix.errors import InputError, not_one_of
+from daskmix.errors import InputError, bare_url, not_one_of
 
 PROGRESS = ("auto", "terminal", "log", False)
 CACHES = ("auto", "memory", "disk", "off")
@@ -29,7 +29,7 @@ Record = Mapping[str, Any]
 Callback = Callable[[Record], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """How a fit runs; never changes its result, but for the rounding of another `device`.
 
@@ -131,9 +131,12 @@ class Run:
             raise InputError(f"stall={stall!r} must be a number of seconds above 0, or None")
         if self.on_stall not in ON_STALL:
             raise not_one_of("on_stall", self.on_stall, ON_STALL)
-
         if not isinstance(self.accept_missing_chunks, bool):
             raise InputError(f"accept_missing_chunks={self.accept_missing_chunks!r} must be True or False")
+
+    def __repr__(self) -> str:
+        told = ((f.name, getattr(self, f.name), f.default) for f in fields(self))
+        return f"Run({', '.join(f'{name}={bare_url(repr(v))}' for name, v, default in told if v is not default)})"
 
     def keep(self) -> Keep:
         """What the engine may keep."""

@@ -68,7 +68,10 @@ KINDS = {
 }
 OF_CONCENTRATION = {"dirichlet_process": "2k", "dirichlet_distribution": "k"}
 INTEGERS = ("tree_children_",)
-ABOVE_ZERO = ("covariances_", "precisions_", "precisions_cholesky_", "nu_")  # of matrices the diagonals
+ABOVE_ZERO = {  # of matrices the diagonals
+    "covariances_", "precisions_", "precisions_cholesky_", "nu_", "mean_precision_", "degrees_of_freedom_",
+    "weight_concentration_",
+}  # fmt: skip
 
 CODECS = ("bytes", "zstd", "crc32c")
 SMALL = 1 << 26  # bytes of an array that may be all fill value, and not stored
@@ -201,9 +204,12 @@ def shapes(kind: str, params: Mapping[str, Any]) -> dict[str, str]:
     found = dict(SHAPES)
     if "covariance_type" in params:
         name = params["covariance_type"]
-        known = isinstance(name, str) and name in KINDS
-        _refuse_unless(known, "parameter", "covariance_type", f"cannot be {_shown(name)}")
-        covariance, freedom, prior = OF_KIND[KINDS[name]]
+        given = name == "fixed" and "covariance_init" in params
+        kind_of = (
+            _kind_of_given(params["covariance_init"]) if given else KINDS.get(name if isinstance(name, str) else "")
+        )
+        _refuse_unless(kind_of is not None, "parameter", "covariance_type", f"cannot be {_shown(name)}")
+        covariance, freedom, prior = OF_KIND[str(kind_of)]
         found |= dict.fromkeys(("covariances_", "precisions_", "precisions_cholesky_"), covariance)
         found |= {"degrees_of_freedom_": freedom, "covariance_prior_": prior}
     if "weight_concentration_prior_type" in params:
@@ -212,6 +218,16 @@ def shapes(kind: str, params: Mapping[str, Any]) -> dict[str, str]:
         _refuse_unless(known, "parameter", "weight_concentration_prior_type", f"cannot be {_shown(name)}")
         found["weight_concentration_"] = OF_CONCENTRATION[name]
     return {name: letters for name, letters in found.items() if name in STATE[kind]}
+
+
+def _kind_of_given(covariance: Any) -> str | None:
+    """The kind that a covariance is of which was given, None if it is none."""
+    try:
+        value = np.asarray(covariance)
+    except ValueError:  # lists of different lengths
+        return None
+    plain = value.dtype.kind in "fiu"
+    return {0: "spherical", 1: "diag", 2: "tied"}.get(value.ndim) if plain else None
 
 
 def _check_sizes(kind: str, params: Mapping[str, Any], fitted: Mapping[str, Any]) -> None:
@@ -231,6 +247,8 @@ def _check_sizes(kind: str, params: Mapping[str, Any], fitted: Mapping[str, Any]
         if name in ABOVE_ZERO:  # kernels divide by them
             values = np.diagonal(value, axis1=-2, axis2=-1) if letters.endswith("dd") else value
             _refuse_unless(bool(np.all(values > 0)), "attribute", name, "cannot be 0 or less")
+    both = ("noise_box_" in fitted) == ("noise_weight_" in fitted)
+    _refuse_unless(both, "attribute", "noise_box_", "is there without noise_weight_, or the other way round")
     _refuse_unless(sizes.of["k"] > 0, "the number of", "clusters or components", "cannot be 0")
 
 

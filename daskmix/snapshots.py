@@ -6,7 +6,7 @@ Only classes that are listed here are made again, so that a file cannot name wha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from math import isfinite, prod
@@ -144,8 +144,7 @@ def unpacked(data: bytes) -> Any:
     """
     try:
         return _Unpacking(data).value()
-    # Anything can be wrong with bytes from a file; whatever it is, it is the file's.
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError) as error:
+    except Exception as error:  # anything can be wrong with bytes from a file; whatever it is, it is the file's
         raise DamagedError(f"it is no snapshot: {type(error).__name__}: {error}") from error
 
 
@@ -186,6 +185,19 @@ class _Unpacking:
             raise ValueError(f"{name} is no kind of object")
         return kind(**{key: self.node(node) for key, node in made.items()})
 
+    def _number(self, told: Any) -> Any:
+        kind = np.dtype(told[0])
+        if kind.kind not in NUMBERS:
+            raise ValueError(f"a number of type {kind} is not stored")
+        return kind.type(self.node(told[1]))
+
+    @staticmethod
+    def _choice(told: Any) -> Any:
+        kind = KNOWN[told[0]]
+        if not issubclass(kind, Enum):
+            raise ValueError(f"{told[0]} is no choice")
+        return kind[told[1]]
+
     def node(self, node: Any) -> Any:
         if not isinstance(node, dict):
             return node
@@ -193,10 +205,10 @@ class _Unpacking:
         if kind in ("tuple", "list"):
             values = [self.node(v) for v in told]
             return tuple(values) if kind == "tuple" else values
-        makers = {
+        makers: dict[str, Callable[[Any], Any]] = {
             "float": float,
-            "number": lambda told: np.dtype(told[0]).type(self.node(told[1])),
-            "choice": lambda told: KNOWN[told[0]][told[1]],  # type: ignore[index]
+            "number": self._number,
+            "choice": self._choice,
             "mapping": lambda told: {self.node(k): self.node(v) for k, v in told},
             "array": self.arrays.__getitem__,
             "object": self.objects.__getitem__,

@@ -20,7 +20,7 @@ import zarr.errors
 import zarr.storage
 from dask.base import tokenize
 
-from daskmix.again import bare_url, reached, transient
+from daskmix.again import reached, transient
 from daskmix.checkpoint import Provenance
 from daskmix.errors import (
     AccessDeniedError,
@@ -32,6 +32,7 @@ from daskmix.errors import (
     StoreExistsError,
     StoreNotFoundError,
     UnwritableError,
+    bare_url,
 )
 from daskmix.models import COMMON, NOT_STORED, STATE, Sections, as_stored, checked, digest, numbers
 from daskmix.regions import chunked, fits, left
@@ -206,10 +207,9 @@ def load(path: Any) -> Any:
         return _made(kind, mark, group)
     except BadChunkError as error:
         raise type(error)(f"{where}: {error}; restore the store or fit again") from error
-    except SchemaError as error:
-        raise SchemaError(
-            f"{where} holds no model that can be used: {error}; restore the store or fit again"
-        ) from error
+    except (SchemaError, RecursionError) as error:
+        said = error if isinstance(error, SchemaError) else "it is nested too deeply"
+        raise SchemaError(f"{where} holds no model that can be used: {said}; restore the store or fit again") from error
 
 
 def _made(kind: str, mark: Mapping[str, Any], group: zarr.Group) -> Any:

@@ -18,6 +18,7 @@ from zarr.abc.store import Store
 from zarr.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore
 
+from daskmix.errors import bare_url
 from daskmix.objects import listing, synchronous
 
 
@@ -31,7 +32,7 @@ class Vault(ABC):
         self.place = place
 
     def __str__(self) -> str:
-        return str(self.place)
+        return bare_url(str(self.place))
 
     def list(self) -> Iterable[str]:
         """The names of all objects."""

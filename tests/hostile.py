@@ -7,12 +7,16 @@ import os
 import select
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
 import numpy as np
+from zarr.storage import MemoryStore
 
-from daskmix import BayesianGaussianMixture, BisectingKMeans, GaussianMixture, KMeans
+from daskmix import BayesianGaussianMixture, BisectingKMeans, GaussianMixture, KMeans, Run, load
+from daskmix.errors import DaskmixError
+from daskmix.store import COMMON, STATE
 
 MEMORY = 3 << 30  # bytes of address space
 PATIENCE = 30.0  # seconds
@@ -139,6 +143,59 @@ def deep(levels: int) -> str:
     return "[" * levels + "]" * levels
 
 
+class _Killed(BaseException):
+    pass
+
+
+def begun_checkpoint(folder: Path) -> dict[str, bytes]:
+    """The files of a fit of `going_on`, cut off in its third pass."""
+
+    def die(record):
+        if record["pass"] == 3:
+            raise _Killed
+
+    rows = np.zeros((8, 2)) + np.arange(8)[:, None]
+    try:
+        KMeans(2, random_state=0, run=Run(checkpoint=folder, callbacks=(die,))).fit(rows)
+    except _Killed:
+        return files_of(folder)
+    raise AssertionError("the fit was done before it could be cut off")
+
+
+def forged(files: dict[str, bytes], chance: Random) -> dict[str, bytes]:
+    """The same checkpoint, of which a state or a commit was changed, and all checksums with it."""
+    files, last = dict(files), max(name for name in files if name.startswith("commits/"))
+    told = json.loads(files[last])
+    if chance.random() < 0.5:
+        _otherwise(told, chance)
+    else:
+        stage = chance.choice(told["stages"])
+        data = files[stage["key"]]
+        begin = data.index(b"\n") + 1 + 8
+        size = int.from_bytes(data[begin - 8 : begin], "little")
+        header, numbers = json.loads(data[begin : begin + size]), data[begin + size + -(begin + size) % 64 :]
+        _otherwise(header, chance)
+        if chance.random() < 0.2:
+            numbers = bytes(chance.randrange(256) for _ in numbers)
+        header = json.dumps(header).encode()
+        data = data[: begin - 8] + len(header).to_bytes(8, "little") + header
+        data += bytes(-len(data) % 64) + numbers
+        files[stage["key"]] = data
+        stage.update(nbytes=len(data), sha256=sha256(data).hexdigest())
+    told.pop("sha256", None)
+    return {**files, last: signed(told)}
+
+
+def signed(told):
+    """A commit with the checksum that belongs to it."""
+    told = {"sha256": sha256(_canonical(told)).hexdigest(), **told}
+    return _canonical(told)
+
+
+def _canonical(told):
+    return json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
+
+
 # --- what is done to files --------------------------------------------------------------------------------------------
 
 VALUES = (
@@ -205,7 +262,12 @@ def told_otherwise(files, chance):
         return files
     if not places:
         return files
-    holder, key = chance.choice(places)
+    _otherwise(told, chance)
+    return {**files, name: json.dumps(told).encode()}
+
+
+def _otherwise(told, chance):
+    holder, key = chance.choice(list(_places(told)))
     way = chance.randrange(10)
     if way == 0:
         holder.pop(key)
@@ -215,7 +277,6 @@ def told_otherwise(files, chance):
         holder[key] = json.loads(deep(chance.choice([3, 100, 400])))
     else:
         holder[key] = chance.choice(VALUES)
-    return {**files, name: json.dumps(told).encode()}
 
 
 def _places(told):
@@ -224,3 +285,48 @@ def _places(told):
         for key, value in list(told.items() if isinstance(told, dict) else enumerate(told)):
             yield told, key
             yield from _places(value)
+
+
+# --- what becomes of a model whose bits are flipped ------------------------------------------------------------------
+
+
+def state_of(model):
+    names = [name for name in (*STATE[type(model).__name__], *COMMON) if hasattr(model, name)]
+    told = {name: getattr(model, name) for name in names} | model.get_params()
+    del told["random_state"]  # which stays behind
+    plain = {n: v for n, v in told.items() if not isinstance(v, np.ndarray) or v.dtype == object}
+    arrays = {n: (v.dtype, v.shape, v.tobytes()) for n, v in told.items() if n not in plain}
+    return arrays | {n: repr(list(v) if isinstance(v, np.ndarray | tuple) else v) for n, v in plain.items()}
+
+
+def small_model():
+    """Its files, as a mapping of zarr's own store in memory, and the model."""
+    model, kept = KMeans(2, random_state=0, max_iter=1).fit(X), {}
+    model.save(MemoryStore(kept))
+    return model, kept
+
+
+def flips(kept, bits_of):
+    """Every byte of every file with a bit that is another: the file, and the store."""
+    for name, whole in dict(kept).items():
+        data = whole.to_bytes()
+        for at in range(len(data)):
+            for bit in bits_of(at):
+                changed = bytearray(data)
+                changed[at] ^= 1 << bit
+                yield name, {**kept, name: type(whole).from_bytes(bytes(changed))}
+
+
+def survivors(model, kept, bits_of):
+    """How many flips there were, and those that gave another model without a word."""
+    right, tried, wrong, seen = state_of(model), 0, [], 0
+    for name, changed in flips(kept, bits_of):
+        tried += 1
+        try:
+            found = load(MemoryStore(changed))
+        except DaskmixError:
+            seen += 1
+            continue
+        if type(found) is not type(model) or state_of(found) != right:
+            wrong.append(name)
+    return tried, seen, wrong

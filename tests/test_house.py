@@ -21,14 +21,14 @@ ORDER = [
     "algorithms.em", "algorithms.stochastic", "algorithms.merging", "algorithms.resampling", "algorithms.variational",
     "algorithms.acceleration", "algorithms.racing", "algorithms.contrasting", "passes", "again", "snapshots", "rows",
     "codecs", "objects", "vault", "checkpoint", "sources", "sources.dask", "sources.labelled", "sources.chunks",
-    "sources.zarr", "engines", "engines.keep", "engines.local", "engines.patience", "engines.cluster", "engines.dask",
-    "settings", "memory", "hooks", "answers", "fitting", "race", "models", "regions", "store", "estimators.identity",
-    "estimators.base", "estimators.others", "estimators.after", "estimators.cluster_base", "estimators.kmeans",
-    "estimators.bisecting_kmeans", "estimators.mixture_held", "estimators.mixture_start", "estimators.mixture_prior",
-    "estimators.mixture_checks", "estimators.mixture_base", "estimators.mixture_after", "estimators.gaussian_mixture",
-    "estimators.bayesian_mixture", "estimators", "plot", "selection", "planning", "demo", "cli.text", "cli.failures",
-    "cli.options", "cli.places", "cli.fit", "cli.select", "cli.plan", "cli.predict", "cli.inspect", "cli.demo", "cli",
-    "cli.__main__", "testing",
+    "sources.zarr", "credentials", "engines", "engines.keep", "engines.local", "engines.patience", "engines.cluster",
+    "engines.dask", "settings", "memory", "hooks", "answers", "fitting", "race", "models", "regions", "store",
+    "estimators.identity", "estimators.base", "estimators.others", "estimators.after", "estimators.cluster_base",
+    "estimators.kmeans", "estimators.bisecting_kmeans", "estimators.mixture_held", "estimators.mixture_start",
+    "estimators.mixture_prior", "estimators.mixture_checks", "estimators.mixture_base", "estimators.mixture_after",
+    "estimators.gaussian_mixture", "estimators.bayesian_mixture", "estimators", "plot", "selection", "planning",
+    "demo", "cli.text", "cli.failures", "cli.options", "cli.places", "cli.fit", "cli.select", "cli.plan",
+    "cli.predict", "cli.inspect", "cli.demo", "cli", "cli.__main__", "testing",
 ]  # fmt: skip
 ABOVE_ROWS = ORDER[: ORDER.index("rows")]
 NOT_ABOVE_ROWS = {"dask", "distributed", "zarr", "xarray", "sklearn", "pandas", "matplotlib"}

@@ -2,10 +2,22 @@
 
 import ast
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
+import boto3
+import cloudpickle
+import dask.array as da
+import fsspec
 import google_crc32c
 import numcodecs
 import numcodecs.pickles
@@ -13,16 +25,54 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from hostile import MADE, Victim, X, files_of, spoiled, unsigned, whole_models, write
+from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from distributed import Client, LocalCluster, Security
+from distributed.diagnostics.plugin import SchedulerPlugin
+from hostile import (
+    MADE,
+    Victim,
+    X,
+    begun_checkpoint,
+    files_of,
+    forged,
+    signed,
+    small_model,
+    spoiled,
+    state_of,
+    survivors,
+    unsigned,
+    whole_models,
+    write,
+)  # fmt: skip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from zarr.storage import MemoryStore
+from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
+from zarr.storage import FsspecStore
 
 import daskmix
-from daskmix import KMeans, load
+from daskmix import KMeans, Run, load
+from daskmix.block import Missing
 from daskmix.cli import main
-from daskmix.errors import DaskmixError, SchemaError, UnsafeStoreError
-from daskmix.store import COMMON, STATE
+from daskmix.credentials import secrets_in
+from daskmix.errors import (
+    CheckpointWarning,
+    DamagedError,
+    DaskmixError,
+    SchemaError,
+    SecretsInGraphWarning,
+    StoreExistsError,
+    UnsafeStoreError,
+    bare_url,
+)
+from daskmix.snapshots import MAGIC, unpacked
+from daskmix.sources.dask import rows_from_dask_array
+from daskmix.vault import vault
 
 HOUSE = Path(daskmix.__file__).parent
 
@@ -159,48 +209,6 @@ def test_a_pickle_beside_the_numbers_is_never_read(of, tmp_path, unsafe_codec):
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-def state_of(model):
-    names = [name for name in (*STATE[type(model).__name__], *COMMON) if hasattr(model, name)]
-    told = {name: getattr(model, name) for name in names} | model.get_params()
-    del told["random_state"]  # which stays behind
-    plain = {n: v for n, v in told.items() if not isinstance(v, np.ndarray) or v.dtype == object}
-    arrays = {n: (v.dtype, v.shape, v.tobytes()) for n, v in told.items() if n not in plain}
-    return arrays | {n: repr(list(v) if isinstance(v, np.ndarray | tuple) else v) for n, v in plain.items()}
-
-
-def small_model():
-    """Its files, as a mapping of zarr's own store in memory, and the model."""
-    model, kept = KMeans(2, random_state=0, max_iter=1).fit(X), {}
-    model.save(MemoryStore(kept))
-    return model, kept
-
-
-def flips(kept, bits_of):
-    """Every byte of every file with a bit that is another: the file, and the store."""
-    for name, whole in dict(kept).items():
-        data = whole.to_bytes()
-        for at in range(len(data)):
-            for bit in bits_of(at):
-                changed = bytearray(data)
-                changed[at] ^= 1 << bit
-                yield name, {**kept, name: type(whole).from_bytes(bytes(changed))}
-
-
-def survivors(model, kept, bits_of):
-    """How many flips there were, and those that gave another model without a word."""
-    right, tried, wrong, seen = state_of(model), 0, [], 0
-    for name, changed in flips(kept, bits_of):
-        tried += 1
-        try:
-            found = load(MemoryStore(changed))
-        except DaskmixError:
-            seen += 1
-            continue
-        if type(found) is not type(model) or state_of(found) != right:
-            wrong.append(name)
-    return tried, seen, wrong
-
-
 @pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 def test_a_bit_that_is_flipped_anywhere_in_a_model_is_seen_or_changes_nothing():
     tried, seen, wrong = survivors(*small_model(), lambda at: [at % 8])
@@ -275,8 +283,6 @@ def test_what_cannot_be_a_model_is_refused_by_its_name(change, said, tmp_path):
 
 
 def test_names_from_a_file_do_not_command_the_terminal(tmp_path):
-    from click.testing import CliRunner
-
     names = ["\x1b[2J\x1b]0;owned\x07", "b\u202egnp"]
     path = edited(tmp_path / "m.zarr", lambda mark, state: state["fitted"].update(feature_names_in_=names))
     found = CliRunner().invoke(main, ["inspect", str(path)])
@@ -332,7 +338,7 @@ def test_what_would_fill_the_memory_is_refused_before(shape, chunk, victim, tmp_
     assert victim.opens("model", path).startswith("typed ")
 
 
-FUZZ = settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=250, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 @FUZZ
@@ -342,3 +348,373 @@ def test_whatever_a_model_says_it_is_read_or_refused(chance, models, victim, tmp
     said = victim.opens("model", path)
     assert not said.startswith("UNTYPED"), said
     shutil.rmtree(path.parent)
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    return begun_checkpoint(tmp_path_factory.mktemp("begun"))
+
+
+@FUZZ
+@given(chance=st.randoms(use_true_random=False))
+def test_whatever_is_wrong_with_a_checkpoint_it_is_gone_on_with_or_refused(chance, begun, victim, tmp_path_factory):
+    path = write(spoiled(begun, chance), tmp_path_factory.mktemp("spoiled") / "c")
+    said = victim.opens("going_on", path)
+    assert not said.startswith("UNTYPED"), said
+    shutil.rmtree(path.parent)
+
+
+@settings(FUZZ, max_examples=80)
+@given(chance=st.randoms(use_true_random=False))
+def test_a_forged_checkpoint_ends_no_process_and_fills_no_memory(chance, begun, victim, tmp_path_factory):
+    """With all checksums made anew; an error may then be of any type."""
+    path = write(forged(begun, chance), tmp_path_factory.mktemp("forged") / "c")
+    assert victim.opens("going_on", path)
+    shutil.rmtree(path.parent)
+
+
+def signed_again(path, change):
+    told = json.loads(path.read_bytes())
+    change(told)
+    del told["sha256"]
+    path.write_bytes(signed(told))
+
+
+@pytest.mark.parametrize("key", ["../../{}/precious", "{}/precious", "states/../../{}/precious", 7, None])
+def test_a_checkpoint_cannot_name_what_is_not_its_own(key, begun, tmp_path):
+    """What a commit names is read, and deleted once it is not used any more."""
+    precious = tmp_path / "elsewhere" / "precious"
+    precious.parent.mkdir()
+    precious.write_bytes(b"years of work")
+    place = write(begun, tmp_path / "c")
+    name = key.format(precious.parent if key.startswith("{") else "elsewhere") if isinstance(key, str) else key
+    for commit in (place / "commits").iterdir():
+        signed_again(commit, lambda told: [stage.update(key=name) for stage in told["stages"]])
+    with pytest.warns(CheckpointWarning), pytest.raises(DamagedError, match="no commit of the checkpoint"):
+        KMeans(2, random_state=0, run=Run(checkpoint=place)).fit(np.zeros((8, 2)) + np.arange(8)[:, None])
+    assert precious.read_bytes() == b"years of work"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told.update(number="../x"),
+        lambda told: told.update(number=10**9),
+        lambda told: told.update(seed="x"),
+        lambda told: told.update(identity=[]),
+        lambda told: told["stages"][0].update(nbytes="x"),
+        lambda told: told["stages"][0].update(run="os.system"),
+    ],
+)
+def test_what_a_commit_says_is_of_the_right_kind(change, begun, tmp_path):
+    place = write(begun, tmp_path / "c")
+    for commit in (place / "commits").iterdir():
+        signed_again(commit, change)
+    with pytest.warns(CheckpointWarning), pytest.raises(DamagedError):
+        KMeans(2, random_state=0, run=Run(checkpoint=place)).fit(np.zeros((8, 2)) + np.arange(8)[:, None])
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        {"number": ["V2000000000", 2000000000]},
+        {"number": ["O", 1]},
+        {"choice": ["Tally", "x"]},
+        {"choice": ["os", "system"]},
+        {"object": 7},
+        {"__class__": 1},
+    ],
+)
+def test_a_snapshot_makes_only_what_is_known(root):
+    told = json.dumps({"root": root, "objects": [], "arrays": []}).encode()
+    with pytest.raises(DamagedError):
+        unpacked(MAGIC + len(told).to_bytes(8, "little") + told)
+
+
+# --- credentials ------------------------------------------------------------------------------------------------------
+
+SECRET = "SECRETwJalrXUtnFEMI/K7MDENG+bPxRfiCY"
+
+
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        (f"s3://AKIA:{SECRET}@bucket/x.zarr", "s3://bucket/x.zarr"),
+        (f"https://user:{SECRET}@host:8080/x?X-Amz-Signature={SECRET}#{SECRET}", "https://host:8080/x"),
+        (f"https://host/x.zarr?X-Amz-Credential=a%2Fb&X-Amz-Signature={SECRET}", "https://host/x.zarr"),
+        (f"simplecache::ftp://me:{SECRET}@host/x", "simplecache::ftp://host/x"),
+        (f"Error: GET 'https://u:{SECRET}@h/x?sig={SECRET}' failed", "Error: GET 'https://h/x' failed"),
+        ("s3://bucket/mail@home/x.zarr", "s3://bucket/mail@home/x.zarr"),
+        ("tcp://10.0.0.1:8786", "tcp://10.0.0.1:8786"),
+        ("what? /no/url@all", "what? /no/url@all"),
+    ],
+)
+def test_a_url_is_shown_without_its_credentials(url, bare):
+    assert bare_url(url) == bare
+    assert str(StoreExistsError(f"{url} exists")) == f"{bare} exists"
+
+
+def files_in(url):
+    fs, root = fsspec.url_to_fs(url)
+    return {path: fs.cat_file(path) for path in fs.find(root)}
+
+
+def test_no_message_no_repr_and_no_file_shows_the_credentials_of_a_url(tmp_path, capsys):
+    url = f"memory://user:{SECRET}@host/{tmp_path.name}"
+    model = KMeans(2, random_state=0, run=Run(checkpoint=f"{url}/c", progress="log"), verbose=1).fit(X)
+    told = [repr(model), repr(model.run), model._repr_html_(), str(vault(f"{url}/c")), str(model.history_)]
+    model.save(f"{url}/m.zarr")
+    zarr.create_array(f"{url}/x.zarr", data=X)
+    for what in (
+        lambda: model.save(f"{url}/m.zarr"),
+        lambda: model.set_params(n_clusters=3).fit(X),
+        lambda: load(f"{url}/nothing.zarr"),
+        lambda: KMeans(2).fit(f"{url}/nothing.zarr"),
+    ):
+        with pytest.raises(DaskmixError) as error:
+            what()
+        told.append(str(error.value) + repr(error.value))
+    fit = ["fit", f"{url}/x.zarr", "--model", "kmeans", "-k", "2", "--out"]
+    codes = []
+    for words in [
+        ["inspect", f"{url}/m.zarr"], ["inspect", f"{url}/nothing.zarr"], [*fit, f"{url}/m2.zarr"],
+        [*fit, f"{url}/m2.zarr"], [*fit, f"{url}/x.zarr"], [*fit, f"{url}/m3.zarr", "--checkpoint", f"{url}/c3"],
+        ["predict", f"{url}/m2.zarr", f"{url}/x.zarr", "--out", f"{url}/labels.zarr"],
+    ]:  # fmt: skip
+        found = CliRunner().invoke(main, words)
+        codes.append(found.exit_code)
+        told.append(found.output)
+    assert codes == [0, 2, 0, 2, 2, 0, 0]
+    objects = [
+        data for name in ("c", "c3", "m.zarr", "m2.zarr", "labels.zarr") for data in files_in(f"{url}/{name}").values()
+    ]
+    assert len(objects) > 10
+    for text in [*told, *capsys.readouterr(), *map(repr, objects)]:
+        assert SECRET not in text
+        assert SECRET[:12] not in text
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """The address of an object store on the loopback that holds rows."""
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=address, **keys).create_bucket(Bucket="bucket")
+    store = FsspecStore.from_url("s3://bucket/x.zarr", storage_options=options_of(address))
+    zarr.create_array(store, data=X, chunks=(20, 2))
+    yield address
+    server.stop()
+
+
+def options_of(address):
+    return {"key": "key", "secret": SECRET, "client_kwargs": {"endpoint_url": address}}
+
+
+class Sent(SchedulerPlugin):
+    """Every task as it comes to the scheduler."""
+
+    name = "sent"
+
+    def __init__(self):
+        self.bytes = []
+
+    def update_graph(self, scheduler, **told):
+        self.bytes.append(cloudpickle.dumps([ts.run_spec for ts in scheduler.tasks.values()]))
+
+
+@pytest.fixture(scope="module")
+def cluster(bucket):
+    """A client of a cluster whose environment has the secret, and what comes to its scheduler."""
+    known = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": SECRET, "ENDPOINT_URL": bucket, "DEFAULT_REGION": "us-east-1"}
+    S3FileSystem.clear_instance_cache()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in known.items():
+            patch.setenv(f"AWS_{name}", value)
+        with (
+            LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0") as cluster,
+            Client(cluster) as client,
+        ):
+            sent = Sent()
+            cluster.scheduler.add_plugin(sent)
+            yield client, sent
+    S3FileSystem.clear_instance_cache()
+
+
+def test_a_secret_in_the_environment_stays_there(cluster, capsys):
+    url, (client, sent) = "s3://bucket/x.zarr", cluster
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SecretsInGraphWarning)
+        run = Run(checkpoint="s3://bucket/checkpoint", progress="log")
+        model = KMeans(2, random_state=0, verbose=1, run=run).fit(url)
+        lazy = da.from_zarr(url)
+        KMeans(2, random_state=0).fit(lazy)
+        model.predict(lazy).compute()
+        model.save("s3://bucket/m.zarr")
+        with pytest.raises(DaskmixError) as error:
+            KMeans(2).fit("s3://bucket/nothing.zarr")
+        found = CliRunner().invoke(main, ["inspect", "s3://bucket/m.zarr"])
+        logs = [client.get_worker_logs(), client.get_scheduler_logs(), client.get_events()]
+        objects = files_in("s3://bucket/m.zarr") | files_in("s3://bucket/checkpoint")
+    told = [repr(model), repr(run), str(model.history_), str(error.value), found.output, repr(logs)]
+    assert len(objects) > 5
+    assert sum(b"daskmix" in data for data in sent.bytes) > 3
+    secret, texts = SECRET.encode(), [text.encode() for text in (*told, *capsys.readouterr())]
+    for data in [*sent.bytes, *objects.values(), *texts, cloudpickle.dumps(model)]:
+        assert secret not in data
+
+
+@pytest.mark.parametrize("kind", ["a zarr array", "a dask array", "an xarray array"])
+def test_a_secret_that_was_put_into_rows_is_told_of(kind, bucket, cluster):
+    _, sent = cluster
+    sent.bytes.clear()
+    array = zarr.open_array(FsspecStore.from_url("s3://bucket/x.zarr", storage_options=options_of(bucket)), mode="r")
+    rows = {
+        "a zarr array": lambda: array,
+        "a dask array": lambda: da.from_zarr(array) + 0.0,
+        "an xarray array": lambda: xr.DataArray(da.from_zarr(array), dims=("row", "feature")),
+    }[kind]()
+    with pytest.warns(SecretsInGraphWarning) as told:
+        KMeans(2, random_state=0).fit(rows)
+    assert any(SECRET.encode() in data for data in sent.bytes)  # so the warning is true, and the test above can fail
+    (warning,) = [str(w.message) for w in told if issubclass(w.category, SecretsInGraphWarning)]
+    assert "secret of a S3FileSystem" in warning
+    assert "environment" in warning
+    assert SECRET not in warning
+
+
+def test_rows_without_secrets_are_not_suspected(tmp_path):
+    zarr.create_array(tmp_path / "x.zarr", data=X, chunks=(20, 2))
+    for rows in (da.from_array(X, chunks=(20, 2)), da.from_zarr(tmp_path / "x.zarr")):
+        assert secrets_in(rows_from_dask_array(rows, None, Missing.refuse)) == []
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+def certified(folder):
+    """An authority of its own, and a certificate of it for this machine."""
+    folder.mkdir()
+    now, keys = datetime.now(UTC), [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    authority, node = (
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{folder.name} {n}")]) for n in ("ca", "node")
+    )
+    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    for file, name, key in (("ca.pem", authority, keys[0]), ("cert.pem", node, keys[1])):
+        built = x509.CertificateBuilder().subject_name(name).issuer_name(authority).public_key(key.public_key())
+        built = built.serial_number(x509.random_serial_number()).add_extension(here, critical=False)
+        built = built.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=1))
+        built = built.add_extension(x509.BasicConstraints(ca=file == "ca.pem", path_length=None), critical=True)
+        (folder / file).write_bytes(built.sign(keys[0], hashes.SHA256()).public_bytes(Encoding.PEM))
+    key = keys[1].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "key.pem").write_bytes(key)
+    return folder
+
+
+def settings_of(folder):
+    """Dask's settings of TLS, as the environment has them."""
+    told = {"CA_FILE": folder / "ca.pem"}
+    for role in ("SCHEDULER", "WORKER", "CLIENT"):
+        told |= {f"{role}__CERT": folder / "cert.pem", f"{role}__KEY": folder / "key.pem"}
+    return {f"DASK_DISTRIBUTED__COMM__TLS__{name}": str(value) for name, value in told.items()}
+
+
+@contextmanager
+def served(folder, protocol, environment):
+    """The address of a scheduler with one worker, as processes of their own."""
+    file, started = folder / f"{protocol}.json", []
+    environment = {**os.environ, **environment}
+    common = ["--scheduler-file", str(file), "--no-dashboard"]
+    try:
+        for words in (
+            ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--protocol", protocol, *common],
+            ["distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", *common],
+        ):
+            with open(folder / f"{protocol}-{len(started)}.log", "wb") as log:
+                started.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", *words], env=environment, cwd=folder, stderr=log, stdout=log
+                    )
+                )
+            until = time.monotonic() + 60
+            while not file.exists() or not file.stat().st_size:
+                assert time.monotonic() < until, "no scheduler came up"
+                time.sleep(0.05)
+        yield json.loads(file.read_text())["address"]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory):
+    """A folder with rows, two authorities, and the addresses of a scheduler with TLS and of one without."""
+    folder = tmp_path_factory.mktemp("tls")
+    zarr.create_array(folder / "x.zarr", data=X, chunks=(20, 2))
+    own, foreign = certified(folder / "own"), certified(folder / "foreign")
+    with served(folder, "tls", settings_of(own)) as tls, served(folder, "tcp", {}) as tcp:
+        yield folder, own, foreign, tls, tcp
+
+
+def fit_at(address, folder, out, environment):
+    words = ["fit", "x.zarr", "--model", "kmeans", "-k", "2", "--random-state", "0", "--quiet", "--out", out]
+    environment = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "daskmix.cli", *words, "--scheduler", address],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def test_the_command_fits_on_a_cluster_with_tls_as_the_environment_says(encrypted):
+    folder, own, _, tls, _ = encrypted
+    assert tls.startswith("tls://")
+    done = fit_at(tls, folder, "m.zarr", settings_of(own))
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(
+        load(folder / "m.zarr").cluster_centers_, KMeans(2, random_state=0).fit(folder / "x.zarr").cluster_centers_
+    )
+
+
+def test_a_fit_runs_on_a_cluster_with_tls_by_a_client_that_was_given_certificates(encrypted):
+    folder, own, _, tls, _ = encrypted
+    files = {f"tls_client_{name}": str(own / f"{name}.pem") for name in ("cert", "key")}
+    with Client(tls, security=Security(tls_ca_file=str(own / "ca.pem"), require_encryption=True, **files)):
+        fitted = KMeans(2, random_state=0).fit(folder / "x.zarr")
+    np.testing.assert_array_equal(
+        fitted.cluster_centers_, KMeans(2, random_state=0).fit(folder / "x.zarr").cluster_centers_
+    )
+
+
+@pytest.mark.parametrize(
+    "who", ["of another authority", "without certificates", "to one without TLS", "that must encrypt"]
+)
+def test_who_does_not_agree_on_tls_is_refused_at_once_as_badly_configured(who, encrypted):
+    folder, own, foreign, tls, tcp = encrypted
+    address, environment = {
+        "of another authority": (tls, settings_of(foreign)),
+        "without certificates": (tls, {}),
+        "to one without TLS": (tcp.replace("tcp://", "tls://"), settings_of(own)),
+        "that must encrypt": (tcp, {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True", **settings_of(own)}),
+    }[who]
+    done = fit_at(address, folder, "never.zarr", environment)
+    assert done.returncode == 2, done.stderr
+    assert f"the Dask scheduler at {address} and this client do not agree on TLS: " in done.stderr
+    assert "DASK_DISTRIBUTED__COMM__TLS__CA_FILE" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "never.zarr").exists()
+
+
+def test_who_does_not_speak_tls_to_one_who_does_is_refused(encrypted):
+    """The scheduler hangs up without a word, as a network may: so this is worth another try."""
+    folder, _, _, tls, _ = encrypted
+    address = tls.replace("tls://", "tcp://")
+    done = fit_at(address, folder, "never.zarr", {})
+    assert done.returncode == 1
+    assert f"no Dask scheduler answers at {address}" in done.stderr
+    assert "one that asks for TLS is reached as tls://" in done.stderr

@@ -29,6 +29,7 @@ from daskmix.errors import (
     StoreNotFoundError,
     VariableNotFoundError,
     WorkersLostError,
+    bare_url,
 )
 
 BAD_INPUT = (
@@ -98,7 +99,7 @@ def _of_the_cluster(error: Exception) -> Exception | None:
 
 def _said(message: object) -> str:
     """On one line, in the words of the command line."""
-    said = harmless(" ".join(str(message).split()))
+    said = harmless(bare_url(" ".join(str(message).split())))
     for word, option in OPTIONS.items():
         said = said.replace(word, option)
     return said

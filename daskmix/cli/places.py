@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from daskmix.errors import ClusterLostError, InputError, VariableNotFoundError
+from daskmix.errors import ClusterLostError, InputError, VariableNotFoundError, bare_url
 
 RECONNECT = 900.0  # seconds in which a scheduler that was there may come back, if --stall does not end the waiting
 
@@ -39,9 +39,10 @@ def apart(outputs: Sequence[str | None], inputs: Sequence[str | None]) -> None:
     for output, place in zip([o for o in outputs if o is not None], places, strict=True):
         for source in (i for i in inputs if i is not None):
             if f"{_place(source)}/".startswith(f"{place}/"):
-                raise click.UsageError(f"writing {output} would replace the input {source}; choose another path")
+                shown = bare_url(f"writing {output} would replace the input {source}; choose another path")
+                raise click.UsageError(shown)
         if places.count(place) > 1:
-            raise click.UsageError(f"{output} is named for two outputs; choose another path for one of them")
+            raise click.UsageError(f"{bare_url(output)} is named for two outputs; choose another path for one of them")
 
 
 def free(outputs: Sequence[str | None], overwrite: bool, of: Any = None) -> None:
@@ -86,21 +87,32 @@ def connected(address: str | None) -> Iterator[None]:
         return
     from distributed import Client
     from distributed.comm import get_address_host
+    from distributed.comm.core import FatalCommClosedError
 
     try:
         get_address_host(address)  # a client that finds no port in its address stays the default client
-        # Waits as long as Dask's distributed.comm.timeouts.connect says: the address may be wrong.
-        Client(address, set_as_default=False).close()
-        # Later it is known to be right, and the scheduler may be on its way back.
-        client = Client(address, timeout=RECONNECT)
     except ValueError as error:
         raise click.UsageError(
             f"{address!r} is no address of a scheduler: {error}; write it as tcp://host:8786"
         ) from error
+    try:
+        # Waits as long as Dask's distributed.comm.timeouts.connect says: the address may be wrong.
+        Client(address, set_as_default=False).close()
+        # Later it is known to be right, and the scheduler may be on its way back.
+        client = Client(address, timeout=RECONNECT)
+    except (FatalCommClosedError, ValueError, TypeError, RuntimeError) as error:
+        # Of certificates and protocols that do not fit: no other try would end otherwise.
+        cause = error.__cause__ or error
+        raise click.UsageError(
+            f"the Dask scheduler at {address} and this client do not agree on TLS: {' '.join(str(cause).split())}; "
+            "give the scheme that the scheduler has, tls:// or tcp://, and certificates of the same authority in Dask's "
+            "configuration: DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ...__TLS__CLIENT__CERT and ...__TLS__CLIENT__KEY"
+        ) from error
     except OSError as error:
         raise ClusterLostError(
             f"no Dask scheduler answers at {address}: {' '.join(str(error).split())}; "
-            "check the address, start one with `dask scheduler`, or leave out --scheduler"
+            "check the address (one that asks for TLS is reached as tls://), start one with `dask scheduler`, or leave "
+            "out --scheduler"
         ) from error
     with client:
         yield

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from daskmix.errors import bare_url
+
 ROWS_SHOWN, COLUMNS_SHOWN = 32, 8
 
 
@@ -50,7 +52,7 @@ def harmless(text: str) -> str:
 def print_facts(facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         if value != "":
-            click.echo(f"{name:<15} {harmless(str(value))}")
+            click.echo(f"{name:<15} {harmless(bare_url(str(value)))}")
 
 
 def print_table(header: Sequence[str], cells: Sequence[Sequence[str]], most: int = ROWS_SHOWN) -> None:

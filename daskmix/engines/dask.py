@@ -23,6 +23,7 @@ from dask.system import CPU_COUNT
 
 from daskmix.again import transient
 from daskmix.block import Missing
+from daskmix.credentials import secrets_in
 from daskmix.engines.cluster import (
     ANSWER,
     BUNDLE,
@@ -42,6 +43,7 @@ from daskmix.errors import (
     DaskmixError,
     MixedWorkersWarning,
     PassRepeatedWarning,
+    SecretsInGraphWarning,
     SourceUnavailableError,
     VersionMismatchError,
 )
@@ -246,6 +248,8 @@ class OnDask:
 
     def _on_cluster(self, client: Any, reduction: Reduction[A], rows: Rows) -> Any:
         """By the workers; again where the cluster lost what it was made of."""
+        if not self.checked:
+            warn_of_secrets(rows)
         repeats = Repeats(self.patience)
         while True:
             waiting = OnCluster(client, rows, Watch(self.patience))
@@ -317,6 +321,19 @@ class OnDask:
             except (OSError, CancelledError):  # workers come and go: the next pass asks again
                 return
             self.checked = workers | {"scheduler"}
+
+
+def warn_of_secrets(rows: Rows) -> None:
+    """Tell that credentials, which whoever made these rows put into them, go to scheduler and workers."""
+    found = secrets_in(rows)
+    if found:
+        warnings.warn(
+            f"what was passed as rows holds credentials ({', '.join(found)}), which travel in its tasks to the "
+            "scheduler and all workers, and may be shown there; leave them out, and set them in the environment of the "
+            "workers instead (AWS_ACCESS_KEY_ID and so on)",
+            SecretsInGraphWarning,
+            stacklevel=2,
+        )
 
 
 def check_versions(client: Any) -> None:
