@@ -247,6 +247,10 @@ def _check_sizes(kind: str, params: Mapping[str, Any], fitted: Mapping[str, Any]
         if name in ABOVE_ZERO:  # kernels divide by them
             values = np.diagonal(value, axis1=-2, axis2=-1) if letters.endswith("dd") else value
             _refuse_unless(bool(np.all(values > 0)), "attribute", name, "cannot be 0 or less")
+    if "weights_" in fitted:
+        weights = fitted["weights_"]
+        shares = bool((weights >= 0).all()) and bool(weights.sum() > 0)
+        _refuse_unless(shares, "attribute", "weights_", "cannot be below 0, or 0 in all")
     both = ("noise_box_" in fitted) == ("noise_weight_" in fitted)
     _refuse_unless(both, "attribute", "noise_box_", "is there without noise_weight_, or the other way round")
     _refuse_unless(sizes.of["k"] > 0, "the number of", "clusters or components", "cannot be 0")
