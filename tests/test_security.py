@@ -715,6 +715,6 @@ def test_who_does_not_speak_tls_to_one_who_does_is_refused(encrypted):
     folder, _, _, tls, _ = encrypted
     address = tls.replace("tls://", "tcp://")
     done = fit_at(address, folder, "never.zarr", {})
-    assert done.returncode == 1
+    assert done.returncode == 75  # it may be one that is not there yet
     assert f"no Dask scheduler answers at {address}" in done.stderr
     assert "one that asks for TLS is reached as tls://" in done.stderr

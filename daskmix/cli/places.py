@@ -97,7 +97,7 @@ def connected(address: str | None) -> Iterator[None]:
         ) from error
     try:
         # Waits as long as Dask's distributed.comm.timeouts.connect says: the address may be wrong.
-        Client(address, set_as_default=False).close()
+        Client(address).close()
         # Later it is known to be right, and the scheduler may be on its way back.
         client = Client(address, timeout=RECONNECT)
     except (FatalCommClosedError, ValueError, TypeError, RuntimeError) as error:
