@@ -204,10 +204,9 @@ def shapes(kind: str, params: Mapping[str, Any]) -> dict[str, str]:
     found = dict(SHAPES)
     if "covariance_type" in params:
         name = params["covariance_type"]
-        given = name == "fixed" and "covariance_init" in params
-        kind_of = (
-            _kind_of_given(params["covariance_init"]) if given else KINDS.get(name if isinstance(name, str) else "")
-        )
+        kind_of = KINDS.get(name) if isinstance(name, str) else None
+        if name == "fixed":
+            kind_of = _kind_of_given(params.get("covariance_init"))
         _refuse_unless(kind_of is not None, "parameter", "covariance_type", f"cannot be {_shown(name)}")
         covariance, freedom, prior = OF_KIND[str(kind_of)]
         found |= dict.fromkeys(("covariances_", "precisions_", "precisions_cholesky_"), covariance)
@@ -247,10 +246,8 @@ def _check_sizes(kind: str, params: Mapping[str, Any], fitted: Mapping[str, Any]
         if name in ABOVE_ZERO:  # kernels divide by them
             values = np.diagonal(value, axis1=-2, axis2=-1) if letters.endswith("dd") else value
             _refuse_unless(bool(np.all(values > 0)), "attribute", name, "cannot be 0 or less")
-    if "weights_" in fitted:
-        weights = fitted["weights_"]
-        shares = bool((weights >= 0).all()) and bool(weights.sum() > 0)
-        _refuse_unless(shares, "attribute", "weights_", "cannot be below 0, or 0 in all")
+    weights = fitted.get("weights_", np.ones(1))
+    _refuse_unless(bool(np.all(weights >= 0) and weights.sum() > 0), "attribute", "weights_", "are no weights")
     both = ("noise_box_" in fitted) == ("noise_weight_" in fitted)
     _refuse_unless(both, "attribute", "noise_box_", "is there without noise_weight_, or the other way round")
     _refuse_unless(sizes.of["k"] > 0, "the number of", "clusters or components", "cannot be 0")

@@ -147,16 +147,18 @@ class _Killed(BaseException):
     pass
 
 
-def begun_checkpoint(folder: Path) -> dict[str, bytes]:
-    """The files of a fit of `going_on`, cut off in its third pass."""
+FEW = np.zeros((8, 2)) + np.arange(8)[:, None]
+
+
+def begun_checkpoint(folder: Path, model: KMeans | None = None, rows: np.ndarray = FEW) -> dict[str, bytes]:
+    """The files of a fit that was cut off in its third pass; of the one that `going_on` goes on with, by default."""
 
     def die(record):
         if record["pass"] == 3:
             raise _Killed
 
-    rows = np.zeros((8, 2)) + np.arange(8)[:, None]
     try:
-        KMeans(2, random_state=0, run=Run(checkpoint=folder, callbacks=(die,))).fit(rows)
+        (model or KMeans(2, random_state=0)).set_params(run=Run(checkpoint=folder, callbacks=(die,))).fit(rows)
     except _Killed:
         return files_of(folder)
     raise AssertionError("the fit was done before it could be cut off")

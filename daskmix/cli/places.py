@@ -106,8 +106,7 @@ def connected(address: str | None) -> Iterator[None]:
         raise click.UsageError(
             f"the Dask scheduler at {address} and this client do not agree on TLS: {' '.join(str(cause).split())}; "
             "give the scheme that the scheduler has, tls:// or tcp://, and certificates of the same authority in "
-            "Dask's configuration: DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ...__TLS__CLIENT__CERT and "
-            "...__TLS__CLIENT__KEY"
+            "Dask's configuration: DASK_DISTRIBUTED__COMM__TLS__CA_FILE, and CLIENT__CERT and CLIENT__KEY beside it"
         ) from error
     except OSError as error:
         raise ClusterLostError(
