@@ -483,7 +483,7 @@ def test_tries_are_spread_and_end():
     with pytest.raises(ConnectionResetError):
         again.patiently(fail, 1.5)
     waits = [b - a for a, b in pairwise(times)]
-    assert 3 <= len(waits) <= 12
+    assert 3 <= len(waits) <= 40  # ten on average, drawn at random
     assert max(waits) <= 1  # a fifth of it, and what a busy machine adds
 
 

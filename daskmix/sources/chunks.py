@@ -19,7 +19,7 @@ from zarr.storage import FsspecStore, LocalStore, StorePath, WrapperStore
 from daskmix import again
 from daskmix.block import Array
 from daskmix.errors import BadChunkError, DaskmixError, MissingChunksError
-from daskmix.objects import listing
+from daskmix.objects import Stat, listing
 
 if TYPE_CHECKING:
     from zarr.abc.buffer import Buffer, BufferPrototype
@@ -208,9 +208,8 @@ def check(arrays: Mapping[Any, zarr.Array], accept: bool) -> None:
     """
     empty, missing = [], []
     for name, array in arrays.items():
-        try:
-            found = listing(array.store, array.path)
-        except (NotImplementedError, PermissionError):
+        found = _listed(array)
+        if found is None:
             continue  # reading will tell
         total, absent, hollow = 0, [], []
         for _, key in cells_of(array):
@@ -234,6 +233,18 @@ def check(arrays: Mapping[Any, zarr.Array], accept: bool) -> None:
         raise BadChunkError(f"{'; '.join(empty)}; restore them")
     if missing and not accept:
         raise MissingChunksError(f"{'; '.join(missing)}; {REMEDY}")
+
+
+def _listed(array: zarr.Array) -> dict[str, Stat] | None:
+    """The objects of an array, where its store tells them."""
+    try:
+        return again.patiently(lambda: listing(array.store, array.path), again.OPEN_PATIENCE)
+    except (NotImplementedError, PermissionError):
+        return None
+    except Exception as error:  # each kind of store has its own
+        if again.transient(error):
+            return None
+        raise
 
 
 def _few(keys: list[str]) -> str:
