@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from daskmix.cli.options import how_to_keep, how_to_run, how_to_weigh, refuse_for_others, what_to_fit, what_to_read
-from daskmix.cli.places import apart, connected, free, opened
+from daskmix.cli.places import apart, begun, connected, free, opened
 from daskmix.cli.text import facts, print_facts
 
 
@@ -55,16 +55,12 @@ def fit(
     """
     model = estimator(kind, k, run, options)
     apart([out, labels_out], [source, run.checkpoint])
-    if run.checkpoint is None:
+    if not begun(run.checkpoint):
         free([out, labels_out], overwrite)
     from daskmix import plan  # here, as everything below needs Dask and Zarr
-    from daskmix.estimators.identity import identity, provenance
     from daskmix.store import finished, save_model, write_values
 
     X, weight = opened(source, variables, weights, run.accept_missing_chunks)
-    if run.checkpoint is not None:
-        # What this very command wrote before it was cut off may be there.
-        free([out, labels_out], overwrite, provenance(identity(model, X, weight, sample_dims)))
     with connected(scheduler):
         if run.progress:
             planned = plan(model, X, sample_weight=weight, sample_dims=sample_dims)
