@@ -58,10 +58,11 @@ class Deployment:
 
 @dataclass
 class Cluster:
-    """A scheduler and workers with nannies, one thread each."""
+    """A scheduler and workers with nannies."""
 
     folder: Path
     workers: int = 2
+    threads: int = 1  # of each worker
     host: str = LOOPBACK
     env: Mapping[str, str] = field(default_factory=dict)
     options: Sequence[str] = ()  # of `dask worker`
@@ -79,7 +80,7 @@ class Cluster:
             "--dashboard-address", f"{LOOPBACK}:0",
         ]  # fmt: skip
         working = [
-            DASK, "worker", self.address, "--nthreads", "1", "--memory-limit", "1GB", "--death-timeout", "60",
+            DASK, "worker", self.address, "--nthreads", self.threads, "--memory-limit", "1GB", "--death-timeout", "60",
             "--local-directory", scratch, "--no-dashboard", *self.options,
         ]  # fmt: skip
         self.scheduler = Deployment(lambda: Process("scheduler", [*self.inside[0], *serving], self.folder, env))

@@ -101,9 +101,10 @@ def test_ten_random_kills_change_nothing(where, store, undisturbed, tmp_path):
 
 
 @pytest.mark.limit(300)
-def test_twenty_preemptions_are_no_failure_of_the_fit(store, undisturbed, tmp_path):
+@pytest.mark.parametrize("allowed", [10, 3], ids=["deployed-settings", "dask-settings"])
+def test_twenty_preemptions_are_no_failure_of_the_fit(allowed, store, undisturbed, tmp_path):
     right, chance = undisturbed(SHORT), random.Random(1)
-    with Cluster(tmp_path, workers=3) as cluster:
+    with Cluster(tmp_path, workers=3, env={"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(allowed)}) as cluster:
         cluster.wait_for_workers()
         job = Job(store, tmp_path, SHORT, ("--scheduler", cluster.address), lasting=True)
         with job.start() as driver:
