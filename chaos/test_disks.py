@@ -69,13 +69,13 @@ def test_without_room_for_output_nothing_half_written_looks_whole(store, tmp_pat
     def fit(out):
         return daskmix(
             "fit", store, "--model", "kmeans", "-k", "4", "--random-state", "0", "--max-iter", "4", "--quiet",
-            "--out", out / "model.zarr", "--labels-out", out / "labels.zarr",
+            "--out", out / "model.zarr", "--labels-out", out / "labels.zarr", "--checkpoint", f"{out}-checkpoint",
         )  # fmt: skip
 
-    elsewhere = tmp_path / "elsewhere"
+    elsewhere = tmp_path / "large"
     elsewhere.mkdir()
     assert fit(elsewhere).returncode == 0
-    with disk(tmp_path / "small", "256k") as small:
+    with disk(tmp_path / "disk", "256k") as small:
         failed = fit(small)
         assert failed.returncode not in (0, 2)  # it is not the input that is bad
         (line,) = [line for line in failed.stderr.splitlines() if line.startswith("Error: ")]

@@ -470,8 +470,10 @@ def test_labels_whose_writing_was_interrupted_are_recognised(field, monkeypatch)
     KMeans(1).fit("rows.zarr").save("one.zarr")
     Path("rows.zarr/c/1/0").write_bytes(b"not a chunk")
     run("predict", "one.zarr", "rows.zarr", "--out", "labels.zarr", exit_code=2)
-    assert "no: writing was interrupted, 1 of 2 chunks written; write it again" in run("inspect", "labels.zarr").stdout
-    assert "never finished, 1 of 2 chunks written" in refused("fit", "labels.zarr", *FIT)
+    said = run("inspect", "labels.zarr", exit_code=2)
+    assert re.search("no: writing was interrupted, [01] of 2 chunks written; write it again", said.stdout)
+    assert "Error: labels.zarr is not complete: writing was interrupted" in said.stderr
+    assert re.search("never finished, [01] of 2 chunks written", refused("fit", "labels.zarr", *FIT))
     run("predict", "model.zarr", field, "--out", "labels.zarr", "--overwrite")
     assert "complete        yes" in run("inspect", "labels.zarr").stdout
 
@@ -481,9 +483,10 @@ def test_a_model_whose_writing_was_interrupted_is_recognised(field, monkeypatch)
         patched.setattr(store, "_write_array", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
         assert "no space left" in refused("fit", field, *UV, *FIT, exit_code=1)
     assert "interrupted" in refused("predict", "out.zarr", field, "--out", "labels.zarr")
-    said = run("inspect", "out.zarr").stdout
-    assert "a KMeans of daskmix" in said
-    assert "no: writing was interrupted" in said
+    said = run("inspect", "out.zarr", exit_code=2)
+    assert "a KMeans of daskmix" in said.stdout
+    assert "no: writing was interrupted" in said.stdout
+    assert "Error: out.zarr is not complete" in said.stderr
 
 
 # --- help -------------------------------------------------------------------------------------------------------------

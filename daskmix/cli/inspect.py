@@ -9,7 +9,7 @@ import click
 
 from daskmix.cli.options import debug
 from daskmix.cli.text import COLUMNS_SHOWN, facts, print_facts, print_table, size
-from daskmix.errors import BadChunkError, SchemaError
+from daskmix.errors import BadChunkError, IncompleteStoreError, SchemaError
 
 UNTOLD = ("run", "random_state", "verbose", "warm_start")  # of a model's parameters
 
@@ -20,7 +20,8 @@ UNTOLD = ("run", "random_state", "verbose", "warm_start")  # of a model's parame
 def inspect(path: str) -> None:
     """Describe a model, labels or any other Zarr store.
 
-    Of a store that is no model, only the metadata is read.
+    Of a store that is no model, only the metadata is read. What daskmix began to write and never finished is described,
+    and then refused: the exit code is 2.
 
     \b
     Examples:
@@ -36,8 +37,11 @@ def inspect(path: str) -> None:
         print_facts({"store": path} | facts(model) | _origin(model))
         click.echo()
         print_table(*_parameters(model))
-    else:
-        _print_store(path, kind, complete)
+        return
+    interrupted = "" if complete else f"writing was interrupted{_how_far(path, kind)}; write it again"
+    _print_store(path, kind, interrupted)
+    if interrupted:
+        raise IncompleteStoreError(f"{path} is not complete: {interrupted}")
 
 
 def _mark(path: str) -> tuple[str, bool]:
@@ -80,11 +84,16 @@ def _parameters(model: Any) -> tuple[list[str], list[list[str]]]:
     return header, cells
 
 
-def _print_store(path: str, kind: str, complete: bool) -> None:
+def _how_far(path: str, kind: str) -> str:
+    """How much of labels or probabilities was written; of a model that is not known."""
+    from daskmix.store import ROWS, how_far
+
+    return f", {how_far(path)}" if kind == ROWS else ""
+
+
+def _print_store(path: str, kind: str, interrupted: str) -> None:
     """Every array of a store, from its metadata."""
     import zarr
-
-    from daskmix.store import ROWS, how_far
 
     node = zarr.open(path, mode="r")
     try:
@@ -93,8 +102,7 @@ def _print_store(path: str, kind: str, complete: bool) -> None:
     except Exception as error:  # whatever the words of a file lead to
         raise BadChunkError(f"{path}: its arrays cannot be read: {type(error).__name__}: {error}") from error
     ours = {"": "not written by daskmix", "rows": "labels of daskmix"}.get(kind, f"a {kind} of daskmix")
-    far = "" if complete or kind != ROWS else f", {how_far(path)}"
-    state = {} if not kind else {"complete": "yes" if complete else f"no: writing was interrupted{far}; write it again"}
+    state = {} if not kind else {"complete": f"no: {interrupted}" if interrupted else "yes"}
     total = sum(array.nbytes for _, array in arrays)
     print_facts({"store": f"{path}, Zarr v{node.metadata.zarr_format}", "kind": ours} | state | {"size": size(total)})
     click.echo()
