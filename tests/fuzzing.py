@@ -624,7 +624,10 @@ class _Fitted:
         centre = np.nanmean(x, axis=0) if len(x) else 0
         far = np.nan_to_num(x - centre)
         reach = (far * far).sum(axis=1) + ((centres - centre) ** 2).sum(axis=1).max()
-        slack = 32 * self.eps * x.shape[1] * reach
+        # Centres that were rounded lie elsewhere, so much in each direction.
+        ulps = np.spacing(np.abs(self.model.cluster_centers_)).astype(EXTENDED)
+        off = np.sqrt((ulps * ulps).sum(axis=1).max())
+        slack = 32 * self.eps * x.shape[1] * reach + off * (2 * np.sqrt(own) + off)
         if isinstance(self.model, KMeans):
             assert (own <= squares.min(axis=1) + slack).all(), "a label is not that of the nearest centre"
         brute = (w * own).sum()
