@@ -79,7 +79,7 @@ def test_a_store_that_takes_a_second_for_each_chunk_changes_nothing(fit_through)
     def happens(proxy, server):
         proxy.delay = 1.0  # to the end of the fit
 
-    fit_through(happens, threads=4, **READ_AGAIN)
+    fit_through(happens, threads=8, **READ_AGAIN)
 
 
 @pytest.mark.limit(300)
