@@ -29,12 +29,13 @@ def icl(score: float, mass: float, parameters: int, certainty: float = 0.0) -> f
 def calinski_harabasz(cost: float, scatter: float, mass: float, k: int) -> float:
     """Scatter between clusters against that within, each by its degrees of freedom (Calinski & Harabasz 1974).
 
-    Larger is better; NaN where there is no more mass than clusters. `scatter` is the sum of squared distances to the
-    mean of all rows, `cost` to the nearest centre.
+    Larger is better; NaN where there is no more mass than clusters, infinite where nothing is scattered within them.
+    `scatter` is the sum of squared distances to the mean of all rows, `cost` to the nearest centre.
     """
     if mass <= k:
         return float("nan")
-    return float((scatter - cost) / (k - 1) / max(cost / (mass - k), np.finfo(np.float64).tiny))
+    with np.errstate(over="ignore"):
+        return float((scatter - cost) / (k - 1) / max(cost / (mass - k), np.finfo(np.float64).tiny))
 
 
 def davies_bouldin(centres: Array, spread: Array) -> float:

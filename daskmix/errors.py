@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from numbers import Integral
+from typing import Any
 
 SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
 # A secret may hold slashes: what follows a colon is one unless it is the number of a port.
@@ -39,6 +41,21 @@ def not_one_of(name: str, value: object, allowed: Sequence[object]) -> InputErro
     near = get_close_matches(str(value), [word for word in allowed if isinstance(word, str)], n=1, cutoff=0.3)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return InputError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}{hint}")
+
+
+def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """An option that counts something.
+
+    Raises
+    ------
+    InputError
+        It is no whole number, or none of those that may be.
+    """
+    number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else least - 1
+    if number < least or (most is not None and number > most):
+        within = f"at least {least}" if most is None else f"from {least} to {most:,}"
+        raise InputError(f"{name}={value!r} must be a whole number, {within}")
+    return number
 
 
 class FeatureError(InputError):

@@ -18,7 +18,7 @@ from daskmix.structures import Structure, smoothed
 if TYPE_CHECKING:
     from daskmix.mixture import Mixture
 
-LEAST_NU, MOST_NU = 0.1, 1000.0  # that are estimated: beyond, nothing changes but by rounding
+LEAST_NU, MOST_NU = 0.1, 1000.0  # that are estimated; draws with fewer overflow, with more only rounding changes
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from zarr.abc.store import Store
 from daskmix.engines.dask import processor
 from daskmix.engines.keep import Keep, keep_for
 from daskmix.engines.patience import Patience
-from daskmix.errors import InputError, bare_url, not_one_of
+from daskmix.errors import InputError, bare_url, not_one_of, whole
 
 PROGRESS = ("auto", "terminal", "log", False)
 CACHES = ("auto", "memory", "disk", "off")
@@ -124,8 +124,7 @@ class Run:
                 f'device={self.device!r} is not one of "cuda", None; pass "cuda" for a GPU, or leave it out to compute '
                 "where the rows are"
             )
-        if isinstance(self.retries, bool) or not isinstance(self.retries, Integral) or self.retries < 0:
-            raise InputError(f"retries={self.retries!r} must be a whole number, at least 0")
+        whole("retries", self.retries, 0)
         stall = self.stall
         if stall is not None and (isinstance(stall, bool) or not isinstance(stall, Real) or not 0 < stall < np.inf):
             raise InputError(f"stall={stall!r} must be a number of seconds above 0, or None")

@@ -16,6 +16,7 @@ from daskmix.algorithms.base import Algorithm, Outcome
 from daskmix.fitting import Fit, sampled
 from daskmix.sampling import Sample
 
+MOST_STARTS = 10_000  # that may be asked for
 RACERS = (10, 3, 1)  # on each rung, at most
 SEEDING = 0.8  # of a pass: rows that the race may visit
 FEWEST, USUAL, MOST = 12, 30, 400  # passes of a racer on one rung

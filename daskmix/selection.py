@@ -16,14 +16,14 @@ from daskmix.algorithms.base import Outcome
 from daskmix.algorithms.lloyd import LloydState
 from daskmix.algorithms.racing import Racing, RacingState
 from daskmix.centroids import Separate, Separation
-from daskmix.errors import CollapsedComponentError, InputError, not_one_of
+from daskmix.errors import CollapsedComponentError, InputError, not_one_of, whole
 from daskmix.estimators import GaussianMixture, KMeans
 from daskmix.estimators.base import Source
 from daskmix.estimators.mixture_start import MixtureStart
 from daskmix.fitting import Fit
 from daskmix.kernels import Frame
 from daskmix.mixture import Mixture
-from daskmix.race import ENOUGH, Raced
+from daskmix.race import ENOUGH, MOST_STARTS, Raced
 from daskmix.reduction import Together
 from daskmix.sampling import Sample, Summary
 from daskmix.structures import Structure
@@ -135,8 +135,7 @@ def select(
             raise InputError(f"{name} is not for select, which draws its own starts; leave it out")
         if name not in known:
             raise not_one_of("option", name, sorted(set(known) - {*OWN, "n_init"}))
-    if isinstance(n_init, bool) or not isinstance(n_init, Integral) or n_init < 1:
-        raise InputError(f"n_init={n_init!r} must be a whole number, at least 1")
+    whole("n_init", n_init, 1, MOST_STARTS)
     if options.get("algorithm", "em") != "em" or np.any(np.asarray(options.get("temperature", 1.0)) != 1.0):
         raise InputError(
             "select compares likelihoods, which EM at a temperature of 1 maximises; leave algorithm and temperature out"

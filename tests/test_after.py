@@ -323,6 +323,14 @@ def test_a_replicate_may_be_cut_anywhere():
         testing.check_reduction(question, testing.block_of(three_clusters(40)[0]), at, reference)
 
 
+def test_standard_errors_are_in_the_units_of_the_rows_also_of_huge_ones():
+    x = np.random.default_rng(0).standard_normal((200, 2))
+    few = {"n_replicates": 5}
+    plain, huge = (GaussianMixture(1, random_state=0).fit(x * u).standard_errors(x * u, **few) for u in (1.0, 2.0**400))
+    np.testing.assert_allclose(huge["means"], plain["means"] * 2.0**400, rtol=1e-6)
+    np.testing.assert_allclose(huge["covariances"], plain["covariances"] * 2.0**800, rtol=1e-6)
+
+
 def test_standard_errors_are_those_of_theory():
     n = 4000
     x = np.random.default_rng(0).standard_normal((n, 2)) * [1.0, 3.0]

@@ -12,7 +12,7 @@ import zarr
 import zarr.codecs
 from distributed import Client, LocalCluster
 
-from daskmix import GaussianMixture, KMeans, Run, errors, load, select
+from daskmix import BisectingKMeans, GaussianMixture, KMeans, Run, errors, load, select
 from daskmix.errors import (
     BadChunkError,
     FeatureError,
@@ -234,6 +234,13 @@ def test_dims_that_are_not_there_are_named():
         KMeans(2).fit(X, variables=["v"])
 
 
+def test_a_dask_frame_of_records_is_refused():
+    frame = dd.from_pandas(pd.DataFrame({"a": np.arange(4)}), npartitions=2)
+    records = frame.map_partitions(lambda part: part, meta=pd.DataFrame({"a": np.zeros(0, dtype=[("u", "f8")])}))
+    with pytest.raises(InputTypeError, match=r"column 'a' holds records.*give each field a column"):
+        KMeans(2).fit(records)
+
+
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
@@ -334,7 +341,8 @@ def test_an_unknown_option_is_told_the_nearest(model, near):
 @pytest.mark.parametrize(
     "model",
     [KMeans(0), KMeans(2.5), KMeans(True), KMeans(2, tol=-1), KMeans(2, max_iter=0), KMeans(2, run="fast"),
-     GaussianMixture(2, tol=np.nan), GaussianMixture(2, n_init=0), GaussianMixture(2, reg_covar=-1.0)],
+     GaussianMixture(2, tol=np.nan), GaussianMixture(2, n_init=0), GaussianMixture(2, reg_covar=-1.0),
+     KMeans(2, verbose=np.ones(3)), KMeans(2, verbose=-1), KMeans(2, n_init=10**30), BisectingKMeans(2, n_init=10**30)],
     ids=str,
 )  # fmt: skip
 def test_a_number_out_of_range_is_refused(model):

@@ -456,6 +456,7 @@ def test_a_plan_knows_that_such_a_fit_is_the_textbook_s():
         ({"nu": -1}, "must be positive"),
         ({"nu": np.inf}, "must be positive"),
         ({"nu": True}, "must be positive"),
+        ({"nu": 1e-3}, "must be at least 0.1"),
         ({"nu": [3.0, 4.0, 5.0]}, "one for each component"),
         ({"nu": "many"}, '"estimate"'),
         ({"nu": 3.0, "temperature": 2.0}, "has no temperature"),

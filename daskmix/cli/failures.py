@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import traceback
@@ -123,6 +124,8 @@ class Commands(click.Group):
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(TEMPORARY)
+            if end.code:
+                atexit.register(_hear_no_more)
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -139,6 +142,11 @@ class Commands(click.Group):
             if ctx.meta.get(DEBUG):
                 traceback.print_exc()
             raise _told(error) from error
+
+
+def _hear_no_more() -> None:
+    """Requests that were under way when another failed are cut off with the interpreter: no news, and many lines."""
+    sys.unraisablehook = lambda unraisable: None
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -34,13 +34,14 @@ from daskmix.errors import (
     UnitsError,
     VariableNotFoundError,
     not_one_of,
+    whole,
 )
 from daskmix.estimators.identity import Identity, identity, provenance
 from daskmix.fitting import Fit, sample_size
 from daskmix.hooks import Run
 from daskmix.memory import check_room, task_bytes, worker_bytes, workers_for
 from daskmix.rows import Rows
-from daskmix.sources.dask import is_dask_frame, rows_from_dask_array
+from daskmix.sources.dask import is_dask_frame, rows_from_dask_array, rows_from_dask_frame
 from daskmix.sources.labelled import Labelled, chosen, rows_from_labelled, take_apart
 from daskmix.sources.zarr import (
     Stored,
@@ -116,7 +117,7 @@ class Estimator(BaseEstimator):
                 f"sample_dims={sample_dims!r} names dims of an xarray object, but X is a {type(lazy).__name__}"
             )
         if is_dask_frame(X):
-            found = rows_from_dask_array(X.to_dask_array(), weight, missing)
+            found = rows_from_dask_frame(X, weight, missing)
             return found.with_columns(self._features(tuple(map(str, X.columns)), None, reset))
         if isinstance(lazy, da.Array):
             found = (rows_from_stored_array if isinstance(X, Stored) else rows_from_dask_array)(X, weight, missing)
@@ -235,11 +236,8 @@ class Estimator(BaseEstimator):
             raise not_one_of(name, value, allowed)
         return value
 
-    def _whole(self, name: str, least: int) -> int:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-            raise InputError(f"{name}={value!r} must be a whole number, at least {least}")
-        return int(value)
+    def _whole(self, name: str, least: int, most: int | None = None) -> int:
+        return whole(name, getattr(self, name), least, most)
 
     def _real(self, name: str) -> float:
         value = getattr(self, name)
@@ -331,6 +329,8 @@ class Estimator(BaseEstimator):
         """
         if self.run is not None and not isinstance(self.run, Run):
             raise InputError(f"run={self.run!r} must be a daskmix.Run, or None")
+        if not isinstance(self.verbose, bool):
+            self._whole("verbose", 0)
         opened = self._opened(X, variables)
         found = self._rows(opened, weight, sample_dims, reset=history is None)
         run, gaps = self.run or Run(), weight is not None or found.missing is not Missing.refuse

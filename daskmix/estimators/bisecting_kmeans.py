@@ -25,6 +25,7 @@ from daskmix.fitting import Fit, sampled
 from daskmix.hooks import Run
 from daskmix.kernels import Frame
 from daskmix.kernels.reference import nearest, nearest_observed
+from daskmix.race import MOST_STARTS
 from daskmix.sampling import Sample, completed
 
 MERITS: dict[str, Callable[[Node], float]] = {
@@ -159,7 +160,7 @@ class BisectingKMeans(ClusterEstimator):
 
     def _check_options(self) -> int:
         k = self._whole("n_clusters", 1)
-        self._whole("n_init", 1)
+        self._whole("n_init", 1, MOST_STARTS)
         self._whole("max_iter", 1)
         self._real("tol")
         self._option("bisecting_strategy", tuple(MERITS))

@@ -25,7 +25,7 @@ from daskmix.estimators.cluster_base import ClusterEstimator, cluster_frame
 from daskmix.fitting import Fit
 from daskmix.hooks import Run
 from daskmix.kernels import Frame, Order
-from daskmix.race import Raced, Rung, ladder, race
+from daskmix.race import MOST_STARTS, Raced, Rung, ladder, race
 from daskmix.rows import beside
 from daskmix.sampling import Sample, completed
 from daskmix.sharing import Learn
@@ -293,7 +293,7 @@ class KMeans(ClusterEstimator):
             if given.ndim not in (1, 2) or (given.ndim == 2 and len(given) != k):
                 raise InputError(f"init has shape {given.shape}; pass centres ({k}, d) or one label per row (n,)")
         if self.n_init != "auto":
-            self._whole("n_init", 1)
+            self._whole("n_init", 1, MOST_STARTS)
 
     def _start_given(self) -> bool:
         return self._warm() or not (isinstance(self.init, str) or callable(self.init))

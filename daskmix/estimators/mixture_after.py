@@ -22,7 +22,7 @@ from daskmix.algorithms.em import EM, LEAST_NOISE
 from daskmix.algorithms.resampling import Redrawn, Resampled, Resampling
 from daskmix.block import Array
 from daskmix.derived import Draws, conditional, marginal
-from daskmix.errors import CollapsedComponentError, CollapsedComponentWarning, FeatureError, InputError
+from daskmix.errors import CollapsedComponentError, CollapsedComponentWarning, FeatureError, InputError, whole
 from daskmix.estimators.base import Source
 from daskmix.estimators.mixture_base import KINDS, MixtureEstimator, framed
 from daskmix.estimators.mixture_held import held_of, shaped
@@ -174,8 +174,7 @@ class AfterFit(MixtureEstimator):
     ) -> tuple[Fit, Mixture, EM]:
         """A fit to replicates of X that goes on from this model, in a frame of its own."""
         check_is_fitted(self)
-        if isinstance(n_replicates, bool) or not isinstance(n_replicates, Integral) or n_replicates < least:
-            raise InputError(f"n_replicates={n_replicates!r} must be a whole number, at least {least}")
+        whole("n_replicates", n_replicates, least)
         self._refuse_tails("the bootstrap")
         if self.prior is not None or self.algorithm != "em" or self._sharings()[-1] != SOFT:
             raise InputError('the bootstrap replicates fits by algorithm="em" at temperature 1 without a prior')
@@ -207,7 +206,7 @@ class AfterFit(MixtureEstimator):
         }
         if hasattr(self, "noise_weight_"):
             each["noise_weight"] = [m.weights[-1] for m in replicates]
-        spread = {name: (like[name].dims, np.std(values, axis=0, ddof=1)) for name, values in each.items()}
+        spread = {name: (like[name].dims, _deviations(values)) for name, values in each.items()}
         return xr.Dataset(spread, coords=like.coords, attrs={"n_replicates": len(replicates)})
 
     def marginal(self, features: Any) -> GaussianMixture:
@@ -281,6 +280,13 @@ class AfterFit(MixtureEstimator):
                 own = getattr(self, name)
                 setattr(model, name, own[features] if isinstance(own, np.ndarray) else tuple(own[f] for f in features))
         return model
+
+
+def _deviations(values: Sequence[Array]) -> Array:
+    """Standard deviation among replicates, whose squares may be beyond all numbers."""
+    largest = np.abs(values).max() or 1.0
+    spread: Array = largest * np.std(np.asarray(values) / largest, axis=0, ddof=1)
+    return spread
 
 
 def _tested(ended: Sequence[ContrastState], k: int, passes: int) -> xr.Dataset:

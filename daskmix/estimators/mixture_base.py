@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import dask.array as da
@@ -22,7 +21,7 @@ from daskmix.block import Array, Missing, all_finite, with_room
 from daskmix.covariance import Covariance
 from daskmix.derived import Draws
 from daskmix.device import suited
-from daskmix.errors import InputError
+from daskmix.errors import InputError, whole
 from daskmix.estimators.base import Estimator, Source
 from daskmix.estimators.mixture_start import STRUCTURES
 from daskmix.family import Conjugate, Family
@@ -31,6 +30,7 @@ from daskmix.kernels import Frame, Order, compiled
 from daskmix.kernels.reference import mahalanobis, normalise
 from daskmix.mixture import Mixture
 from daskmix.moments import Moments
+from daskmix.race import MOST_STARTS
 from daskmix.sampling import Summary
 from daskmix.sharing import SOFT, Explain, Sharing
 from daskmix.sources.dask import is_dask_frame
@@ -215,10 +215,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         """
         check_is_fitted(self)
         k = len(self.weights_)
-        if isinstance(n_clusters, bool) or not isinstance(n_clusters, Integral) or not 1 <= n_clusters <= k:
-            raise InputError(
-                f"n_clusters={n_clusters!r} must be a whole number from 1 to {k}, the number of components"
-            )
+        whole("n_clusters", n_clusters, 1, k)
         if hasattr(self, "noise_weight_"):
             raise InputError("components with noise beside them cannot be merged, for noise belongs to no cluster")
         algorithm = Merging(partial(responsibilities, self._model()), k, int(n_clusters))
@@ -274,7 +271,7 @@ class MixtureEstimator(DensityMixin, Estimator):
         k = self._whole("n_components", 1)
         self._real("tol")
         self._whole("max_iter", 0)
-        self._whole("n_init", 1)
+        self._whole("n_init", 1, MOST_STARTS)
         if isinstance(self.init_params, str):
             self._option("init_params", INITS)
         if isinstance(self.reg_covar, str):

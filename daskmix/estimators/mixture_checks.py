@@ -10,6 +10,7 @@ from daskmix.algorithms.em import OnCollapse
 from daskmix.block import Array
 from daskmix.errors import InputError
 from daskmix.estimators.mixture_prior import check_prior
+from daskmix.family import LEAST_NU
 
 
 def check_given(face: Any, k: int) -> None:
@@ -65,6 +66,8 @@ def check_nu(face: Any, k: int) -> None:
     estimated = isinstance(face.nu, str) and face.nu == "estimate"
     if not estimated and (isinstance(face.nu, bool) or not _are_positive(face.nu, k)):
         raise InputError(f'nu={face.nu!r} must be positive: a number, or one for each component, or "estimate"')
+    if not estimated and np.min(face.nu) < LEAST_NU:
+        raise InputError(f"nu={face.nu!r} must be at least {LEAST_NU}: draws with heavier tails are beyond all numbers")
     if temperatures(face.temperature) != (1.0,):
         raise InputError("Student's t has no temperature; leave temperature at 1, or nu out")
     if face.prior is not None:

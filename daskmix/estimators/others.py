@@ -12,7 +12,7 @@ import xarray as xr
 from daskmix.block import Array, Missing, unmasked
 from daskmix.errors import InputError, InputTypeError
 from daskmix.rows import Rows
-from daskmix.sources.dask import is_dask_frame, rows_from_dask_array
+from daskmix.sources.dask import is_dask_frame, rows_from_dask_array, rows_from_dask_frame
 from daskmix.sources.labelled import rows_from_labelled, take_apart
 
 
@@ -29,7 +29,7 @@ def of_same_rows(name: str, other: Any, rows: Rows, X: Any, sample_dims: Any) ->
     if dask.is_dask_collection(other) and hasattr(other, "to_frame"):
         other = other.to_frame()
     if is_dask_frame(other):
-        lazy = rows_from_dask_array(other.to_dask_array(), None, Missing.observe)
+        lazy = rows_from_dask_frame(other, None, Missing.observe)
         return lazy, [str(column) for column in other.columns]
     if isinstance(other, da.Array):
         other = other[:, None] if other.ndim == getattr(X, "ndim", 2) - 1 else other

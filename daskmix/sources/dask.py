@@ -23,6 +23,14 @@ def is_dask_frame(x: Any) -> bool:
     return dask.is_dask_collection(x) and hasattr(x, "to_dask_array") and hasattr(x, "columns")
 
 
+def rows_from_dask_frame(x: Any, weight: Any, missing: Missing) -> Rows:
+    """Rows of a Dask DataFrame, whose columns are the features."""
+    for name, dtype in x.dtypes.items():
+        if dtype.kind == "V":  # of which Dask cannot even say what they would be as an array
+            raise InputTypeError(f"column {name!r} holds records ({dtype}), not numbers; give each field a column")
+    return rows_from_dask_array(x.to_dask_array(), weight, missing)
+
+
 def rows_from_dask_array(x: da.Array, weight: Any, missing: Missing) -> Rows:
     """Rows of a Dask array: the last axis holds the features, all others are sampled."""
     return from_dask([x], x.ndim - 1, checked_weight(x, weight), missing)
