@@ -166,8 +166,10 @@ def _dask(x: np.ndarray, chunks: tuple[int, ...]) -> da.Array:
 
 
 def _unknown(x: np.ndarray, chunks: tuple[int, ...], folder: Path) -> Any:
-    whole = _dask(x, chunks)
-    return whole[da.ones(len(x), chunks=(chunks,)) > 0]
+    # Not by a mask: where some chunks have no row, Dask cannot compute what that gives.
+    parts = (dask.delayed(part, pure=False) for part in np.split(x, np.cumsum(chunks)[:-1]))
+    shape = (np.nan, *x.shape[1:])
+    return da.concatenate([da.from_delayed(part, shape, meta=x[:0]) for part in parts], allow_unknown_chunksizes=True)
 
 
 def _frame(x: np.ndarray, chunks: tuple[int, ...], folder: Path) -> Any:
