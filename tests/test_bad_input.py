@@ -342,6 +342,7 @@ def test_an_unknown_option_is_told_the_nearest(model, near):
     "model",
     [KMeans(0), KMeans(2.5), KMeans(True), KMeans(2, tol=-1), KMeans(2, max_iter=0), KMeans(2, run="fast"),
      GaussianMixture(2, tol=np.nan), GaussianMixture(2, n_init=0), GaussianMixture(2, reg_covar=-1.0),
+     KMeans(2, warm_start=np.ones(3)), GaussianMixture(2, noise=1), KMeans(2, n_init=np.ones((0, 2))),
      KMeans(2, verbose=np.ones(3)), KMeans(2, verbose=-1), KMeans(2, n_init=10**30), BisectingKMeans(2, n_init=10**30)],
     ids=str,
 )  # fmt: skip

@@ -56,6 +56,7 @@ from daskmix.vault import vault
 
 Source = Any  # what a user passes as X
 WAYS_WITH_MISSING = ("raise", "drop", "em")
+FLAGS = ("warm_start", "equal_weights", "noise", "semi_supervised")  # parameters that are True or False
 
 
 class Estimator(BaseEstimator):
@@ -252,7 +253,11 @@ class Estimator(BaseEstimator):
         self._check_reads()
 
     def _check_reads(self) -> None:
-        """Whether the parameters that say how many rows and passes a fit may take can be used."""
+        """Whether the parameters that all estimators have can be used; of the rest, those that are True or False."""
+        for name in FLAGS:
+            value = getattr(self, name, False)
+            if not isinstance(value, bool | np.bool_):
+                raise InputError(f"{name}={value!r} must be True or False")
         if isinstance(self.sample_size, str):
             self._option("sample_size", ("auto",))
         else:

@@ -292,7 +292,9 @@ class KMeans(ClusterEstimator):
             given = np.asarray(self.init)
             if given.ndim not in (1, 2) or (given.ndim == 2 and len(given) != k):
                 raise InputError(f"init has shape {given.shape}; pass centres ({k}, d) or one label per row (n,)")
-        if self.n_init != "auto":
+        if isinstance(self.n_init, str):
+            self._option("n_init", ("auto",))
+        else:
             self._whole("n_init", 1, MOST_STARTS)
 
     def _start_given(self) -> bool:

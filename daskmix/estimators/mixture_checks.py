@@ -45,9 +45,6 @@ def check_collapse(face: Any, k: int) -> None:
 
 def check_noise(face: Any, k: int) -> None:
     """Whether there can be noise, where there is to be."""
-    for name in ("noise", "semi_supervised"):
-        if not isinstance(getattr(face, name), bool | np.bool_):
-            raise InputError(f"{name}={getattr(face, name)!r} must be True or False")
     if not face.noise:
         return
     if face.missing == "em":
