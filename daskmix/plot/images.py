@@ -1,26 +1,11 @@
-"""Pictures of images and their segments; matplotlib is imported when a picture is begun."""
+"""Pictures of images and their segments."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from daskmix.block import Array
-
-Axes = Any  # matplotlib.axes.Axes
-Figure = Any  # matplotlib.figure.Figure
-
-PANEL = 3.2  # inches
-
-
-def grid(rows: int, columns: int, aspect: float = 1.0) -> tuple[Figure, Array]:
-    """A figure of rows x columns panels, each `aspect` times as wide as high: the figure and its axes."""
-    from matplotlib.figure import Figure
-
-    # No pyplot: a picture is nobody's current figure, and needs no display.
-    figure = Figure(figsize=(PANEL * aspect * columns, PANEL * rows), layout="constrained", dpi=150)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+from daskmix.plot.canvas import Axes
 
 
 def photograph(axes: Axes, image: Array, title: str = "") -> Axes:
@@ -43,22 +28,6 @@ def uncertainty(axes: Axes, values: Array, title: str = "") -> Axes:
     drawn = axes.imshow(values, cmap="magma", vmin=0.0, vmax=0.5, interpolation="nearest")
     axes.figure.colorbar(drawn, ax=axes, shrink=0.85, extend="max", label="1 - largest probability")
     return _bare(axes, title)
-
-
-def selection(table: Any, criterion: str, axes: Axes = None) -> Axes:
-    """The criterion of the best start of each model over their number of components, from the table of `select`."""
-    if axes is None:
-        axes = grid(1, 1, aspect=1.6)[1][0, 0]
-    size = next(dim for dim in ("n_components", "n_clusters") if dim in table.dims)
-    scores = table["score"].isel(init=0)
-    for name in scores["covariance_type"].values if "covariance_type" in scores.dims else [None]:
-        own = scores if name is None else scores.sel(covariance_type=name)
-        axes.plot(table[size].values, own.values, marker="o", label=name)
-    axes.set_xlabel(size)
-    axes.set_ylabel(criterion)
-    if "covariance_type" in scores.dims:
-        axes.legend(title="covariance_type")
-    return axes
 
 
 def _bare(axes: Axes, title: str) -> Axes:
