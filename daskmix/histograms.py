@@ -61,6 +61,6 @@ class CountBins(Reduction[Histograms]):
 def _bins(x: Array, edges: Array) -> Array:
     """Which bin each value is in: (n,), the number of bins for what is outside or missing."""
     xp, bins = namespace(x), len(edges) - 1
+    there = (x >= edges[0]) & (x <= edges[-1])  # which NaN is not
     at = xp.searchsorted(edges, x, side="right") - 1
-    # NaN is sorted behind all numbers.
-    return xp.where(x == edges[-1], bins - 1, xp.where((at >= 0) & (at < bins), at, bins))
+    return xp.where(there, xp.where(at == bins, bins - 1, at), bins)
