@@ -34,7 +34,7 @@ from daskmix.plot import canvas, shapes
 
 PICTURES = Path(__file__).parent / "pictures"
 LARGEST = 30_000  # bytes of a reference
-TOLERANCE = 6.0  # root mean square of 255, in which a shifted label is seen and a hinted one is not
+TOLERANCE = 5.0  # root mean square of 255, in which a shifted label is seen and a hinted one is not
 
 
 def water(n=12_000, seed=0):
@@ -566,7 +566,7 @@ REFUSED = {
     "sample": (lambda m, k: plot.look(m, cruise(), sample=10**9), "sample"),
     "axes": (lambda m, k: plot.pairs(m, axes=np.empty((2, 2))), "3, 3"),
     "axes of convergence": (lambda m, k: plot.convergence(m, axes=np.empty(3)), "two panels"),
-    "other rows": (lambda m, k: plot.pairs(m, np.zeros((5, 2))), "features"),
+    "other rows": (lambda m, k: plot.pairs(k, np.zeros((5, 2))), "features"),
     "flat rows": (lambda m, k: plot.pairs(k, np.zeros(5)), "2D"),
     "a look that saw less": (lambda m, k: plot.pairs(m, plot.look(m, cruise(), ["temp"]), ["salt"]), "look again"),
     "a look with options": (lambda m, k: plot.pairs(m, plot.look(m, cruise()), bins=3), "pass it to look"),
@@ -581,6 +581,12 @@ REFUSED = {
     "no uncertainty": (lambda m, k: plot.uncertainty_map(np.full((2, 2), 7.0)), "between 0 and 1"),
     "along": (lambda m, k: plot.profiles(m, along=[1, 2]), "3 features"),
     "statistics": (lambda m, k: plot.profiles(m, xr.Dataset()), "cluster_stats"),
+    "letters for labels": (lambda m, k: plot.label_map([["a", "b"]]), "labels must be numbers"),
+    "letters for levels": (lambda m, k: plot.ellipses(m, levels=["a"]), "levels must be numbers"),
+    "letters for depths": (lambda m, k: plot.profiles(m, along="abc"), "along must be numbers"),
+    "a list of limits": (lambda m, k: plot.look(m, cruise(), limits=[1, 2]), "of which features"),
+    "a number for names": (lambda m, k: plot.sizes(m, names=3), "3 names"),
+    "a selection for its table": (lambda m, k: plot.selection(m, "bic"), "table_"),
     "no table": (lambda m, k: plot.selection(xr.Dataset(), "bic"), "table_"),
 }
 

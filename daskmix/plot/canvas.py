@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -133,6 +133,20 @@ def feature_titles(model: Any, numbers: Sequence[int]) -> list[str]:
     return titles
 
 
+def real(what: str, values: Any) -> Array:
+    """Numbers that a user gave, as float64.
+
+    Raises
+    ------
+    InputError
+        They are none.
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} must be numbers, but {error}") from error
+
+
 def label_names(names: Any, k: int) -> list[str]:
     """What labels are called: their numbers, or what the user calls them.
 
@@ -143,7 +157,7 @@ def label_names(names: Any, k: int) -> list[str]:
     """
     if names is None:
         return [str(j) for j in range(k)]
-    if isinstance(names, str) or len(names) != k:
+    if isinstance(names, str) or not isinstance(names, Collection) or len(names) != k:
         raise InputError(f"names={names!r} must be {k} names, one for each label from 0 to {k - 1}")
     return [str(name) for name in names]
 

@@ -24,6 +24,7 @@ from daskmix.plot.canvas import (
     feature_numbers,
     fitted,
     label_names,
+    real,
 )
 from daskmix.plot.looks import look, seen
 
@@ -267,7 +268,7 @@ def _along(along: Any, titles: Sequence[str]) -> tuple[Array | None, str, str]:
         if plain or len(titles) < 2 or None in parts or len(shared) != 1:
             return None, "", ""
         return np.array([float(part.group(2)) for part in parts if part is not None]), "level", shared.pop()
-    where = np.asarray(along, dtype=np.float64)
+    where = real("along", along)
     if where.shape != (len(titles),):
         raise InputError(f"along has shape {where.shape}, but there are {len(titles)} features: pass a number for each")
     unit = getattr(along, "attrs", {}).get("units")

@@ -44,7 +44,7 @@ def convergence(fitted: Any, axes: Any = None) -> Array:
     """
     history = getattr(fitted, "history_", fitted)
     if not isinstance(history, list):
-        raise InputError(f"a {type(fitted).__name__} without history_ is not fitted; call fit(X) before it is drawn")
+        raise InputError(f"{type(fitted).__name__} has no history_, so it is not fitted; call fit(X) first")
     if any(record.get("what") == "bisecting" for record in history):
         raise InputError("passes of bisecting K-means measure splits under way, which do not converge to one objective")
     measured = [record for record in history if record.get("measure") and record.get("objective") is not None]
@@ -102,11 +102,17 @@ def selection(table: Any, criterion: str, axes: Axes = None) -> Axes:
         What its `score` is.
     axes : matplotlib Axes
         A new figure by default.
+
+    Raises
+    ------
+    InputError
+        It is no table of a selection.
     """
-    axes = canvas(axes, aspect=1.6)
-    size = next((dim for dim in ("n_components", "n_clusters") if dim in table.dims), None)
+    dims = getattr(table, "dims", ())
+    size = next((dim for dim in ("n_components", "n_clusters") if dim in dims), None)
     if size is None or "score" not in table:
         raise InputError("this is not the table of a selection; pass select(...).table_")
+    axes = canvas(axes, aspect=1.6)
     scores = table["score"].isel(init=0)
     outcomes = table["outcome"].isel(init=0)
     structures = scores["covariance_type"].values if "covariance_type" in scores.dims else [None]

@@ -13,7 +13,7 @@ from daskmix.block import Array, Missing
 from daskmix.errors import InputError, whole
 from daskmix.fitting import SPARE
 from daskmix.histograms import CountBins, Histograms
-from daskmix.plot.canvas import feature_numbers, fitted
+from daskmix.plot.canvas import feature_numbers, fitted, real
 from daskmix.reduction import Together
 from daskmix.sampling import Sample, UniformSample
 
@@ -174,9 +174,11 @@ def _spans(model: Any, numbers: tuple[int, ...], limits: Mapping[Any, tuple[floa
         low = (model.means_ - REACH * sd)[counts].min(axis=0)
         high = (model.means_ + REACH * sd)[counts].max(axis=0)
         spans = _apart(np.stack([low, high], axis=1)[list(numbers)])
+    if not isinstance(limits or {}, Mapping):
+        raise InputError(f"limits={limits!r} must say of which features: limits={{feature: (low, high)}}")
     for feature, span in (limits or {}).items():
         (number,) = feature_numbers(model, [feature])
-        given = np.asarray(span, dtype=np.float64)
+        given = real(f"limits of {feature!r}", span)
         if given.shape != (2,) or not np.isfinite(given).all() or not given[0] < given[1]:
             raise InputError(f"limits of {feature!r} are {span!r}; pass two numbers, the lower first")
         if number in numbers:

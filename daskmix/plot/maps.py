@@ -10,7 +10,7 @@ import xarray as xr
 
 from daskmix.block import Array
 from daskmix.errors import InputError, whole
-from daskmix.plot.canvas import NOISE_GREY, SMALL, Axes, canvas, caption, colours, label_names
+from daskmix.plot.canvas import NOISE_GREY, SMALL, Axes, canvas, caption, colours, label_names, real
 
 FINEST = 2_000  # points along an axis: more than any figure has
 MOST_NAMES = 30  # in a colour bar
@@ -40,7 +40,7 @@ def label_map(labels: Any, names: Sequence[str] | None = None, axes: Axes = None
         Labels are not over two dims, no labels, or more than there are names.
     """
     grid, told = _thinned(labels)
-    values = np.asarray(grid.values, dtype=np.float64)
+    values = real("labels", grid.values)
     found = values[np.isfinite(values)]
     if found.size and (found != np.rint(found)).any():
         raise InputError("labels must be whole numbers; pass what predict(X) returns, or draw an uncertainty_map")
@@ -90,7 +90,7 @@ def uncertainty_map(values: Any, axes: Axes = None) -> Axes:
         Values are not over two dims, or not between 0 and 1.
     """
     grid, told = _thinned(values)
-    shown = np.ma.masked_invalid(np.asarray(grid.values, dtype=np.float64))
+    shown = np.ma.masked_invalid(real("uncertainty", grid.values))
     if shown.count() and not (shown.min() >= 0 and shown.max() <= 1):
         raise InputError("uncertainty is between 0 and 1; pass what uncertainty(X) returns")
     axes = canvas(axes, aspect=1.5)

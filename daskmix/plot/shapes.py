@@ -23,6 +23,7 @@ from daskmix.plot.canvas import (
     feature_titles,
     fitted,
     grid,
+    real,
     write,
 )
 from daskmix.plot.looks import MOST_FEATURES, Look, seen
@@ -204,7 +205,8 @@ def marginal_densities(model: Any, feature: Any, at: Array) -> Array:
 def _check(show: str, levels: Any) -> None:
     if show not in SHOWN:
         raise not_one_of("show", show, SHOWN)
-    if not np.iterable(levels) or not all(0.0 < level < 1.0 for level in levels):
+    given = real("levels", levels)
+    if given.ndim != 1 or not ((given > 0) & (given < 1)).all():
         raise InputError(f"levels={levels!r} must be shares between 0 and 1, such as (0.5, 0.9)")
 
 
