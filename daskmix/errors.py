@@ -36,6 +36,10 @@ class InputTypeError(DaskmixError, TypeError):
     """The rows are of a kind that daskmix does not read."""
 
 
+class MissingPackageError(DaskmixError, ImportError):
+    """A package is not installed that an optional part needs."""
+
+
 def not_one_of(name: str, value: object, allowed: Sequence[object]) -> InputError:
     """The error for an unknown option, with the nearest that is known."""
     near = get_close_matches(str(value), [word for word in allowed if isinstance(word, str)], n=1, cutoff=0.3)

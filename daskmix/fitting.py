@@ -190,12 +190,13 @@ class Fit:
                     ScratchFullWarning,
                     stacklevel=4,
                 )
-            objectives = [getattr(states[i], "objective", None) for i in done.live]
+            objectives = [_finite(getattr(states[i], "objective", None)) for i in done.live]
             record = {
                 "pass": len(self.history) + 1,
                 "what": what,
                 "measure": measure,
                 "objective": _best(objectives, measure),
+                **(_starts(states, done.live) if measure else {}),
                 "live": sum(getattr(states[i], "asked", 1) for i in done.live),
                 "path": getattr(states[done.live[0]], "path", ""),
                 "pruned": _pruned([states[i] for i in done.live], done.read.rows),
@@ -275,8 +276,19 @@ class Fit:
         return sum(record["decoded"] for record in self.history)
 
 
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _starts(states: Sequence[Any], live: Sequence[int]) -> dict[str, list[float | None]]:
+    """Objective and estimated gap of each start, None where it is done or they are not known."""
+    names = {"objectives": "objective", "gaps": "gap"}
+    each = [states[i] if i in live else None for i in range(len(states))]
+    return {many: [_finite(getattr(state, one, None)) for state in each] for many, one in names.items()}
+
+
 def _best(objectives: Sequence[float | None], measure: str) -> float | None:
-    known = [float(o) for o in objectives if o is not None and np.isfinite(o)]
+    known = [o for o in objectives if o is not None]
     if not known:
         return None
     return min(known) if measure == "inertia" else max(known)

@@ -82,7 +82,8 @@ class Run:
     A record of a pass, as in `history_` of a fitted model, holds
 
     - `pass`, from 1; `what` was asked ("survey", "lloyd", "em", ...); the best `objective` of all starts and what it
-      measures (`measure`); how many models were `live`;
+      measures (`measure`); how many models were `live`; where something is measured, of each start the `objectives` and
+      the estimated `gaps`, None where they are not known;
     - `seconds`; `chunks`, `rows` (those left out among them) and `bytes` that were visited, `decoded` bytes that had to
       be read from the source, and the chunks that scratch had `refused`;
     - `sample_rows` and `sample_seconds`: the work on the sample before the pass;

@@ -13,8 +13,8 @@ import numpy as np
 
 # What the package may ask of a namespace; tests/test_cupy.py holds that CuPy has all of it.
 FUNCTIONS = (
-    "arange", "argsort", "concatenate", "einsum", "empty", "exp", "flatnonzero", "isfinite", "isinf", "isnan", "log",
-    "log1p", "maximum", "ones", "sort", "sqrt", "triu_indices", "where",
+    "arange", "argsort", "bincount", "concatenate", "einsum", "empty", "exp", "flatnonzero", "isfinite", "isinf",
+    "isnan", "log", "log1p", "maximum", "ones", "searchsorted", "sort", "sqrt", "stack", "triu_indices", "where",
 )  # fmt: skip
 METHODS = ("all", "any", "argmax", "argmin", "astype", "max", "mean", "min", "ravel", "reshape", "sum")
 OPERATORS = (

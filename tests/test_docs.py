@@ -19,8 +19,8 @@ EXAMPLES = {
 
 
 def test_every_block_of_code_has_its_output_beside_it():
-    assert len(PAGES) == 2
-    assert len(EXAMPLES) == sum(page.count("```python") for page in PAGES.values()) == 5
+    assert len(PAGES) == 3
+    assert len(EXAMPLES) == sum(page.count("```python") for page in PAGES.values()) == 8
 
 
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)

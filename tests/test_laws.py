@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from daskmix import testing
 from daskmix.centroids import Assign, Centroids
 from daskmix.family import Family
+from daskmix.histograms import CountBins
 from daskmix.kernels import Frame, Order, compiled, reference
 from daskmix.kernels.elementary import exp, log1p
 from daskmix.mixture import Mixture, estimate
@@ -70,6 +71,7 @@ def questions(d):
     centres = np.random.default_rng(1).standard_normal((3, d)) * 5
     yield Assign(Centroids(centres), frame, relocatable=4)
     yield Summarise(d)
+    yield CountBins(tuple(range(d)), np.linspace(-40.0, 30.0 + np.arange(d), 6, axis=1))
     yield UniformSample(7, 3, d, np.dtype(np.float64))
     yield FarSample(5, 3, centres, frame, np.dtype(np.float64))
     for structure in STRUCTURES:

@@ -141,7 +141,7 @@ def test_separation_obeys_the_laws_of_a_reduction():
 def test_a_selection_draws_itself(mixtures):
     axes = mixtures.plot()
     assert len(axes.get_lines()) == len(TYPES)
-    assert axes.get_ylabel() == "bic"
+    assert axes.get_ylabel() == "bic (smaller is better)"
     clusters = select(X, n_clusters=(2, 3), random_state=0).plot()
     assert clusters.get_xlabel() == "n_clusters"
 

@@ -450,6 +450,30 @@ class Estimator(BaseEstimator):
 
     # --- stores and pictures ------------------------------------------------------------------------------------------
 
+    def plot(self, X: Source = None, features: Any = None, **options: Any) -> Any:
+        """The model over the rows of X, each feature and each pair of them; the matplotlib axes, (m, m).
+
+        It is `daskmix.plot.pairs`, which says more and takes the options; other pictures are its neighbours there. One
+        look at X: a pass that makes histograms of all rows.
+
+        Parameters
+        ----------
+        X : as `fit` takes it, or None
+            Without, the model alone.
+        features : names or numbers
+            Up to eight; all by default.
+
+        Raises
+        ------
+        InputError, FeatureError
+            The model is not fitted, X cannot be used, or there is no such feature.
+        MissingPackageError
+            matplotlib is not installed.
+        """
+        from daskmix.plot.shapes import pairs  # which knows estimators
+
+        return pairs(self, X, features, **options)
+
     def save(self, path: Any, *, overwrite: bool = False) -> None:
         """Write the fitted model to a Zarr store, without pickle.
 
