@@ -21,7 +21,7 @@ from distributed import Client, LocalCluster
 import daskmix
 from daskmix import store
 from daskmix.cli import main
-from daskmix.cli.options import STRUCTURES
+from daskmix.cli.keys import STRUCTURES
 from daskmix.estimators import BayesianGaussianMixture, BisectingKMeans, GaussianMixture, KMeans, mixture_start
 
 COMMANDS = ["fit", "predict", "select", "plan", "inspect", "demo"]
