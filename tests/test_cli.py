@@ -24,7 +24,7 @@ from daskmix.cli import main
 from daskmix.cli.keys import STRUCTURES
 from daskmix.estimators import BayesianGaussianMixture, BisectingKMeans, GaussianMixture, KMeans, mixture_start
 
-COMMANDS = ["fit", "predict", "select", "plan", "inspect", "demo"]
+COMMANDS = ["fit", "predict", "select", "run", "plan", "inspect", "demo"]
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 

@@ -129,7 +129,10 @@ class Commands(click.Group):
                 for category in (PassRepeatedWarning, StalledWarning):
                     warnings.simplefilter("always", category)  # each time is news
                 return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.ClickException as error:
+            vars(error)["message"] = told(error.message, ctx.meta)
+            raise
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows what to do about these
         except Exception as error:
             self.hanging = getattr(error, "hanging", False)

@@ -58,7 +58,7 @@ class Key:
     def told(self) -> str:
         """What it is for, and what holds where nothing is said."""
         default = self._default()
-        return self.help if not default else f"{self.help.removesuffix('.')}; {default} by default."
+        return self.help if not default else f"{self.help} By default {default}."
 
     def _default(self) -> str:
         if self.by_default or self.default is None or self.default is False:
@@ -194,13 +194,14 @@ def _searched(key: Key) -> Key:
     return replace(key, models=tuple(model for model in key.models if model in SEARCHED), default=default)
 
 
+COVARIANCE_TYPES = Key(
+    "covariance_type", Several(Choice(STRUCTURES)), default=("full", "diag", "tied"), models=("gmm",),
+    help="Shapes of covariances to try, or mclust's names of them.",
+)  # fmt: skip
 SEARCH = (
     Key("kind", Choice(SEARCHED), "K-means or mixture.", option="--model", required=True, models=SEARCHED),
     Key("k", Counts(), "Numbers to try, as 2-12 or 2,4,8.", option="-k", required=True, models=SEARCHED),
-    Key(
-        "covariance_type", Several(Choice(STRUCTURES)), default=("full", "diag", "tied"), models=("gmm",),
-        help="Shapes of covariances to try, or mclust's names of them.",
-    ),
+    COVARIANCE_TYPES,
     Key("n_init", Whole(1), "Starts of each model.", default=3, models=SEARCHED),
     Key(
         "criterion", Choice(("bic", "aic", "icl", "calinski-harabasz", "davies-bouldin", "silhouette")),

@@ -75,6 +75,11 @@ class Place(Text):
     def schema(self) -> Schema:
         return {"type": "string", "minLength": 1, "pattern": r"^([^$]|\$(?!\{)|\$\{[A-Za-z_][A-Za-z0-9_]*\})*$"}
 
+    def read(self, name: str, value: Any) -> str:
+        if isinstance(value, str) and not value.isprintable():
+            raise InputError(f"{name} has characters that cannot be printed; leave them out")
+        return super().read(name, value)
+
 
 @dataclass(frozen=True)
 class Choice(Kind):

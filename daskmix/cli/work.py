@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from daskmix.cli.options import given
 from daskmix.cli.places import apart, begun, connected, free, opened
 from daskmix.cli.text import facts, print_facts, print_table
 
@@ -135,15 +136,15 @@ class Searching(Task):
         criterion = models.pop("criterion", None)
         return Searching(kind, models, run, ks, structures, n_init, criterion)
 
+    def _tried(self) -> dict[str, Any]:
+        """What `select` and `asked_for` take."""
+        tried = {"n_clusters" if self.kind == "kmeans" else "n_components": self.ks, "criterion": self.criterion}
+        return tried | given({"covariance_type": self.structures, "n_init": self.n_init})
+
     def found(self, rows: Rows) -> Found:
         from daskmix import select
 
-        tried: dict[str, Any] = {"n_clusters" if self.kind == "kmeans" else "n_components": self.ks}
-        if self.structures:
-            tried["covariance_type"] = self.structures
-        if self.n_init is not None:
-            tried["n_init"] = self.n_init
-        found = select(**rows, **tried, criterion=self.criterion, run=self.run, **self.options)
+        found = select(**rows, **self._tried(), run=self.run, **self.options)
         winners = found.table_.isel(init=0).to_dataframe().reset_index().drop(columns="init")
         cells = [[_shown(value) for value in row] for row in winners.to_numpy()]
         said = facts(found.best_) | {"chosen by": found.criterion}
@@ -151,11 +152,12 @@ class Searching(Task):
 
     def planned(self, rows: Rows) -> tuple[Any, Mapping[str, str]]:
         from daskmix import plan
+        from daskmix.selection import asked_for
 
-        names = self.structures or (("full", "diag", "tied") if self.kind == "gmm" else ("",))
-        each = [{**self.options, **({"covariance_type": name} if name else {})} for name in names]
-        plans = [plan(estimator(self.kind, max(self.ks), self.run, options), **rows) for options in each]
-        models = f"{len(self.ks) * len(names)}, which share passes; what follows is of the largest"
+        asked = asked_for(**self._tried(), options=self.options)
+        each = [{**self.options, "covariance_type": name} for name in asked.names] or [{**self.options}]
+        plans = [plan(estimator(self.kind, max(asked.ks), self.run, options), **rows) for options in each]
+        models = f"{len(asked.ks) * len(each)}, which share passes; what follows is of the largest"
         return max(plans, key=lambda planned: planned.answer_bytes), {"models": models}
 
 
@@ -177,7 +179,8 @@ def foretell(task: Task, source: Source, outputs: Outputs) -> None:
     """Check all that can be checked before the work, and say what it will cost; nothing is written."""
     outputs.check(source, task.run.checkpoint)
     planned, said = task.planned(source.opened())
-    print_facts(said)
+    places = {"input": source.store, "model": outputs.model, "labels": outputs.labels or ""}
+    print_facts({**places, "checkpoint": task.run.checkpoint or "", **said})
     print_plan(planned)
 
 
