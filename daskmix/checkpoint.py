@@ -128,6 +128,12 @@ class Provenance:
         """Whether a store with this mark is."""
         return mark.get("of") == self.digest and self.seed in (None, mark.get("seed"))
 
+    def asked(self, names: Sequence[str]) -> Provenance:
+        """Of what a model of this says of the rows that it was fitted to; labels alone are known by the fit."""
+        if tuple(names) == ("label",):
+            return self
+        return Provenance(hashlib.sha256("\n".join((self.digest, *names)).encode()).hexdigest(), self.seed)
+
 
 class Checkpoint:
     """Where a fit's states go, and where they come from when the fit is started again."""

@@ -42,9 +42,14 @@ class MissingPackageError(DaskmixError, ImportError):
 
 def not_one_of(name: str, value: object, allowed: Sequence[object]) -> InputError:
     """The error for an unknown option, with the nearest that is known."""
-    near = get_close_matches(str(value), [word for word in allowed if isinstance(word, str)], n=1, cutoff=0.3)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(str(value), [word for word in allowed if isinstance(word, str)])
+    hint = "" if near is None else f"; did you mean {near!r}?"
     return InputError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}{hint}")
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The one of these that was probably meant, if any."""
+    return next(iter(get_close_matches(word, known, n=1, cutoff=0.3)), None)
 
 
 def whole(name: str, value: Any, least: int, most: int | None = None) -> int:

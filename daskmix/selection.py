@@ -129,32 +129,77 @@ def select(
     >>> select(X, range(1, 6), "full", random_state=0).best_.n_components
     3
     """
-    known = (GaussianMixture if n_clusters is None else KMeans)().get_params()
+    asked = asked_for(
+        n_components, covariance_type, n_clusters=n_clusters, n_init=n_init, criterion=criterion, options=options
+    )
+    where = {"sample_weight": sample_weight, "sample_dims": sample_dims, "variables": variables}
+    if n_clusters is not None:
+        return _clusters(X, asked, n_init, where, options)
+    return _mixtures(X, asked, n_init, where, options)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is tried, and what it is judged by."""
+
+    ks: list[int]
+    names: list[str]  # of covariance structures; none for K-means
+    criterion: str
+
+
+def asked_for(
+    n_components: Any = None,
+    covariance_type: Any = None,
+    *,
+    n_clusters: Any = None,
+    n_init: int = 1,
+    criterion: str | None = None,
+    options: Mapping[str, Any],
+) -> Asked:
+    """What `select` was asked for.
+
+    Raises
+    ------
+    InputError
+        It cannot be, whatever the rows are.
+    """
+    _refuse_options((GaussianMixture if n_clusters is None else KMeans)().get_params(), options)
+    whole("n_init", n_init, 1, MOST_STARTS)
+    criterion = criterion or (next(iter(MIXTURES)) if n_clusters is None else CLUSTERS[0])
+    allowed = tuple(MIXTURES) if n_clusters is None else CLUSTERS
+    if n_clusters is not None:
+        if n_components is not None:
+            raise InputError("pass n_components for mixtures or n_clusters for K-means, not both")
+        if covariance_type is not None:
+            raise InputError(f"covariance_type={covariance_type!r} is for mixtures; leave it out, or pass n_components")
+    if criterion not in allowed:
+        raise not_one_of("criterion", criterion, allowed)
+    if n_clusters is not None:
+        return Asked(_numbers("n_clusters", n_clusters, 2), [], criterion)
+    tried = ("full", "diag", "tied") if covariance_type is None else covariance_type
+    names = [tried] if isinstance(tried, str) else list(tried)
+    if not names:
+        raise InputError("covariance_type must name at least one structure")
+    return Asked(_numbers("n_components", range(1, 11) if n_components is None else n_components, 1), names, criterion)
+
+
+def _refuse_options(known: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that no model has, or that many models cannot share."""
     for name in options:
         if name in OWN:
             raise InputError(f"{name} is not for select, which draws its own starts; leave it out")
         if name not in known:
             raise not_one_of("option", name, sorted(set(known) - {*OWN, "n_init"}))
-    whole("n_init", n_init, 1, MOST_STARTS)
     if options.get("algorithm", "em") != "em" or np.any(np.asarray(options.get("temperature", 1.0)) != 1.0):
         raise InputError(
             "select compares likelihoods, which EM at a temperature of 1 maximises; leave algorithm and temperature out"
         )
     if options.get("nu") is not None:
         raise InputError("select compares mixtures of Gaussian components; leave nu out, and fit what it chose with nu")
-    where = {"sample_weight": sample_weight, "sample_dims": sample_dims, "variables": variables}
-    if n_clusters is not None:
-        if n_components is not None:
-            raise InputError("pass n_components for mixtures or n_clusters for K-means, not both")
-        if covariance_type is not None:
-            raise InputError(f"covariance_type={covariance_type!r} is for mixtures; leave it out, or pass n_components")
-        return _clusters(X, _numbers("n_clusters", n_clusters, 2), n_init, criterion or CLUSTERS[0], where, options)
-    tried = ("full", "diag", "tied") if covariance_type is None else covariance_type
-    names = [tried] if isinstance(tried, str) else list(tried)
-    if not names:
-        raise InputError("covariance_type must name at least one structure")
-    ks = _numbers("n_components", range(1, 11) if n_components is None else n_components, 1)
-    return _mixtures(X, ks, names, n_init, criterion or "bic", where, options)
+    if options.get("semi_supervised"):
+        raise InputError("select knows of no y; fit each number of components with semi_supervised=True instead")
+    if options.get("fixed") is not None or options.get("on_collapse") == "drop":
+        raise InputError('fixed and on_collapse="drop" are of one number of components; pass them to GaussianMixture')
 
 
 def _numbers(name: str, given: Any, least: int) -> list[int]:
@@ -259,15 +304,8 @@ class _Contest:
         }
 
 
-def _mixtures(
-    X: Source, ks: list[int], names: list[str], n_init: int, criterion: str, where: Mapping[str, Any], options: Any
-) -> Selection:
-    if criterion not in MIXTURES:
-        raise not_one_of("criterion", criterion, tuple(MIXTURES))
-    if options.get("semi_supervised"):
-        raise InputError("select knows of no y; fit each number of components with semi_supervised=True instead")
-    if options.get("fixed") is not None or options.get("on_collapse") == "drop":
-        raise InputError('fixed and on_collapse="drop" are of one number of components; pass them to GaussianMixture')
+def _mixtures(X: Source, asked: Asked, n_init: int, where: Mapping[str, Any], options: Any) -> Selection:
+    ks, names, criterion = asked.ks, asked.names, asked.criterion
     faces = [GaussianMixture(k, covariance_type=name, n_init=n_init, **options) for k in ks for name in names]
     shared = _Shared.of(faces, X, where)
     with shared.fit as fit:
@@ -337,11 +375,8 @@ def _table(dims: Mapping[str, Sequence[Any]], n_init: int, columns: Mapping[str,
     return xr.Dataset(variables, coords={**dims, "init": np.arange(n_init)})
 
 
-def _clusters(
-    X: Source, ks: list[int], n_init: int, criterion: str, where: Mapping[str, Any], options: Any
-) -> Selection:
-    if criterion not in CLUSTERS:
-        raise not_one_of("criterion", criterion, CLUSTERS)
+def _clusters(X: Source, asked: Asked, n_init: int, where: Mapping[str, Any], options: Any) -> Selection:
+    ks, criterion = asked.ks, asked.criterion
     faces = [KMeans(k, n_init=n_init, **options) for k in ks]
     shared = _Shared.of(faces, X, where)
     with shared.fit as fit:
@@ -364,12 +399,12 @@ def _clusters(
     face._keep(ended[best], lloyd.frame, shared.X, where["sample_dims"])
     face._warn(ended[best], accelerated=True)
     inertia = [[-racer.merit * summary.mass for racer in own] for own in raced]
-    asked = [state.n_iter + (state.settled is not None) for state in ended]
+    visits = [state.n_iter + (state.settled is not None) for state in ended]
     columns = {
         "score": _beside(scores, [[np.nan] * n_init for _ in ks], n_init),
         "inertia": _beside([state.cost for state in ended], inertia, n_init),
         "parameters": _beside([k * fit.rows.d for k in ks], [[k * fit.rows.d] * n_init for k in ks], n_init),
-        "passes": _beside(asked, [[0] * n_init for _ in ks], n_init),
+        "passes": _beside(visits, [[0] * n_init for _ in ks], n_init),
         "outcome": _beside([str(state.outcome.value) for state in ended], [["sample"] * n_init for _ in ks], n_init),
     }
     return Selection(face, _table({"n_clusters": ks}, n_init, columns), criterion, fit.history)

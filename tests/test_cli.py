@@ -21,10 +21,10 @@ from distributed import Client, LocalCluster
 import daskmix
 from daskmix import store
 from daskmix.cli import main
-from daskmix.cli.options import STRUCTURES
+from daskmix.cli.keys import STRUCTURES
 from daskmix.estimators import BayesianGaussianMixture, BisectingKMeans, GaussianMixture, KMeans, mixture_start
 
-COMMANDS = ["fit", "predict", "select", "plan", "inspect", "demo"]
+COMMANDS = ["fit", "predict", "select", "run", "plan", "inspect", "demo"]
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 

@@ -33,6 +33,7 @@ ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 VERSIONS = ("1.31", "1.34")
 ADDRESS = "tcp://daskmix-scheduler:8786"
+FOLDERS = ("HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR")  # that the environment names
 
 Manifest = dict[str, Any]
 Manifests = dict[tuple[str, str], Manifest]
@@ -122,12 +123,12 @@ def test_every_pod_is_confined(manifests: Manifests) -> None:
 
 def test_every_folder_that_is_written_to_is_an_empty_dir_on_disk_with_a_limit(manifests: Manifests) -> None:
     for component, template in pods(manifests).items():
-        volumes = {volume["name"]: volume["emptyDir"] for volume in template["spec"]["volumes"]}
+        volumes = {v["name"]: v["emptyDir"] for v in template["spec"]["volumes"] if "emptyDir" in v}
         assert all("sizeLimit" in volume and "medium" not in volume for volume in volumes.values())
         box = container(manifests, component)
         mounted = {mount["mountPath"] for mount in box["volumeMounts"] if mount["name"] in volumes}
         env = environment(manifests, box)
-        written = [env["HOME"], env["NUMBA_CACHE_DIR"], env["MPLCONFIGDIR"]]
+        written = [env[name] for name in FOLDERS]
         if component == "worker":
             written.append(option(command(box, env), "--local-directory"))
         for folder in map(Path, written):
@@ -186,13 +187,28 @@ def test_bad_input_fails_the_job_at_once_and_a_lost_node_does_not_count(manifest
     ]
 
 
-def test_every_value_in_the_command_of_the_job_is_defined(manifests: Manifests) -> None:
+def job_file(manifests: Manifests) -> str:
+    """What the driver finds where its command looks for the job."""
+    box, template = container(manifests, "fit"), pods(manifests)["fit"]
+    (name, *_) = box["args"]
+    (mount,) = (mount for mount in box["volumeMounts"] if Path(name).parent == Path(mount["mountPath"]))
+    (volume,) = (volume for volume in template["spec"]["volumes"] if volume["name"] == mount["name"])
+    text: str = manifests["ConfigMap", volume["configMap"]["name"]]["data"][Path(name).name]
+    return text
+
+
+def test_the_job_finds_its_file_and_every_variable_that_it_names(manifests: Manifests, tmp_path: Path) -> None:
+    from daskmix.cli.job import read
+
     box = container(manifests, "fit")
     env = environment(manifests, box)
-    words = command(box, env)
-    assert words[:3] == ["daskmix", "fit", env["INPUT"]]
-    assert option(words, "--out") == env["OUTPUT"]
-    assert option(words, "--checkpoint") == env["CHECKPOINT"]
+    assert command(box, env)[:3] == ["daskmix", "run", "/job/job.toml"]
+    (tmp_path / "job.toml").write_text(job_file(manifests))
+    job = read(str(tmp_path / "job.toml"), env)
+    assert job.source().store == env["INPUT"]
+    assert job.outputs(False).model == env["OUTPUT"]
+    assert job.outputs(False).overwrite
+    assert job.task(silent=True).run.checkpoint == env["CHECKPOINT"]
 
 
 def test_credentials_go_to_driver_and_workers_and_may_be_absent(manifests: Manifests) -> None:
@@ -313,7 +329,7 @@ def test_image_and_manifests_agree_on_user_and_environment(manifests: Manifests)
     for component, template in pods(manifests).items():
         assert template["spec"]["securityContext"]["runAsUser"] == int(user)
         env = environment(manifests, container(manifests, component))
-        for name in ("HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"):
+        for name in FOLDERS:
             assert f"{name}={env[name]}" in text
 
 
@@ -333,7 +349,7 @@ def process(words: list[str], env: Mapping[str, str], folder: Path, name: str) -
     home = folder / name
     home.mkdir()
     kept = {key: value for key, value in os.environ.items() if not key.startswith("DASK_")}
-    moved = {key: re.sub(r"^/tmp(?=/|$)", str(home), value) for key, value in env.items()}
+    moved = {**env, **{key: re.sub(r"^/tmp(?=/|$)", str(home), env[key]) for key in FOLDERS if key in env}}
     words = [str(Path(sys.executable).parent / words[0]), *words[1:]]
     with open(folder / f"{name}.log", "wb") as log:
         running = subprocess.Popen(words, env=kept | moved, cwd=home, stdout=log, stderr=subprocess.STDOUT)
@@ -393,7 +409,13 @@ def rehearsal(manifests: Manifests, tmp_path_factory: pytest.TempPathFactory) ->
         box = container(manifests, component)
         env = environment(manifests, box, **instead)
         words = command(box, env)
-        swaps = {ADDRESS: address, "/scratch": str(folder / name / "scratch"), "8786": address.rpartition(":")[2]}
+        (folder / "job.toml").write_text(job_file(manifests))
+        swaps = {
+            "/job/job.toml": str(folder / "job.toml"),
+            ADDRESS: address,
+            "/scratch": str(folder / name / "scratch"),
+            "8786": address.rpartition(":")[2],
+        }
         if "httpGet" in box.get("livenessProbe", {}):
             dashboard = f"127.0.0.1:{free_port()}"
             swaps[option(words, "--dashboard-address")] = dashboard
@@ -419,8 +441,7 @@ def rehearsal(manifests: Manifests, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def winds(rehearsal: Rehearsal, manifests: Manifests) -> Path:
     """A store with the variables that the Job asks for, its points around eight centres."""
-    words = container(manifests, "fit")["args"]
-    variables = [words[i + 1] for i, word in enumerate(words) if word == "--variable"]
+    variables = tomllib.loads(job_file(manifests))["input"]["variables"]
     rng = np.random.default_rng(0)
     shape = (24, 8, 10)
     centre = rng.integers(0, 8, shape)
@@ -475,5 +496,5 @@ def test_an_input_that_does_not_exist_is_exit_code_2(rehearsal: Rehearsal) -> No
     missing = rehearsal.folder / "missing.zarr"
     code, log = rehearsal.fit("fit-missing", INPUT=str(missing), OUTPUT=str(model), CHECKPOINT=str(kept))
     assert code == 2, log
-    assert "missing.zarr" in log
+    assert "no Zarr store at ${INPUT}" in log  # what the environment holds is not shown
     assert not model.exists()

@@ -28,8 +28,9 @@ ORDER = [
     "estimators.mixture_start", "estimators.mixture_prior", "estimators.mixture_checks", "estimators.mixture_base",
     "estimators.mixture_after", "estimators.gaussian_mixture", "estimators.bayesian_mixture", "estimators",
     "plot.canvas", "plot.looks", "plot.shapes", "plot.curves", "plot.clusters", "plot.maps", "plot.images", "plot",
-    "selection", "planning", "demo", "cli.text", "cli.failures", "cli.options", "cli.places", "cli.fit", "cli.select",
-    "cli.plan", "cli.predict", "cli.inspect", "cli.demo", "cli", "cli.__main__", "testing",
+    "selection", "planning", "demo", "cli.kinds", "cli.keys", "cli.text", "cli.failures", "cli.options", "cli.places",
+    "cli.work", "cli.fit", "cli.select", "cli.plan", "cli.predict", "cli.inspect", "cli.demo", "cli.job", "cli.run",
+    "cli", "cli.__main__", "testing",
 ]  # fmt: skip
 ABOVE_ROWS = ORDER[: ORDER.index("rows")]
 NOT_ABOVE_ROWS = {"dask", "distributed", "zarr", "xarray", "sklearn", "pandas", "matplotlib"}

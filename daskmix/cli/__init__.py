@@ -1,4 +1,4 @@
-"""The command line: `daskmix fit | predict | select | plan | inspect | demo`, paths or URLs in and out.
+"""The command line: `daskmix fit | predict | select | run | plan | inspect | demo`, paths or URLs in and out.
 
 What computes is imported by the command that needs it, so that help comes at once.
 """
@@ -15,6 +15,7 @@ from daskmix.cli.inspect import inspect
 from daskmix.cli.options import debug
 from daskmix.cli.plan import plan
 from daskmix.cli.predict import predict
+from daskmix.cli.run import run
 from daskmix.cli.select import select
 
 
@@ -32,6 +33,7 @@ def main() -> None:
       daskmix plan ocean.zarr --variable temp --variable salt --model gmm -k 5
       daskmix select ocean.zarr --variable temp --variable salt --model gmm -k 2-12 --out best.zarr
       daskmix predict model.zarr ocean.zarr --out labels.zarr --uncertainty
+      daskmix run job.toml
       daskmix inspect model.zarr
       daskmix demo --out demo-output
 
@@ -40,5 +42,5 @@ def main() -> None:
     """
 
 
-for command in (fit, predict, select, plan, inspect, demo):
+for command in (fit, predict, select, run, plan, inspect, demo):
     main.add_command(command)

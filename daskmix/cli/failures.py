@@ -7,11 +7,14 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import click
 
-from daskmix.cli.text import harmless
+from daskmix.cli.keys import as_options
+from daskmix.cli.text import told
 from daskmix.errors import (
     AccessDeniedError,
     BadChunkError,
@@ -30,7 +33,6 @@ from daskmix.errors import (
     StoreNotFoundError,
     VariableNotFoundError,
     WorkersLostError,
-    bare_url,
 )
 
 BAD_INPUT = (
@@ -48,15 +50,7 @@ BAD_INPUT = (
 MAY_PASS = (SourceUnavailableError, StalledError, ClusterLostError, WorkersLostError)
 TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h: try again later
 DEBUG = "daskmix.debug"
-# What Python's words are here.
-OPTIONS = {
-    'missing="drop"': "--missing drop",
-    "run=Run(scratch=...)": "--scratch",
-    "run=Run(accept_missing_chunks=True)": "--accept-missing-chunks",
-    "Run(retries=...)": "--retries",
-    "Run(stall=...)": "--stall",
-    'Run(on_stall="raise")': "--on-stall raise",
-}
+WORDS = "daskmix.words"  # in the context of a command: its own for what Python calls otherwise
 
 
 class BadInput(click.ClickException):
@@ -71,10 +65,10 @@ class MayPass(click.ClickException):
     exit_code = TEMPORARY
 
 
-def _told(error: Exception) -> click.ClickException:
+def _told(error: Exception, meta: Mapping[str, Any]) -> click.ClickException:
     """An error as one line on stderr, with its exit code."""
     error = _of_the_cluster(error) or error
-    said = _said(error)
+    said = _said(error, meta)
     if isinstance(error, MAY_PASS):
         return MayPass(said)
     if isinstance(error, BAD_INPUT):
@@ -98,11 +92,11 @@ def _of_the_cluster(error: Exception) -> Exception | None:
     return SourceUnavailableError(f"{type(error).__name__}: {error}; run it again") if transient(error) else None
 
 
-def _said(message: object) -> str:
-    """On one line, in the words of the command line."""
-    said = harmless(bare_url(" ".join(str(message).split())))
-    for word, option in OPTIONS.items():
-        said = said.replace(word, option)
+def _said(message: object, meta: Mapping[str, Any]) -> str:
+    """On one line, in the words of the command."""
+    said = told(" ".join(str(message).split()), meta)
+    for python, word in meta.get(WORDS, as_options()).items():
+        said = said.replace(python, word)
     return said
 
 
@@ -131,17 +125,20 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _warn
+                warnings.showwarning = partial(_warn, ctx.meta)
                 for category in (PassRepeatedWarning, StalledWarning):
                     warnings.simplefilter("always", category)  # each time is news
                 return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.ClickException as error:
+            vars(error)["message"] = told(error.message, ctx.meta)
+            raise
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows what to do about these
         except Exception as error:
             self.hanging = getattr(error, "hanging", False)
             if ctx.meta.get(DEBUG):
                 traceback.print_exc()
-            raise _told(error) from error
+            raise _told(error, ctx.meta) from error
 
 
 def _hear_no_more() -> None:
@@ -149,5 +146,5 @@ def _hear_no_more() -> None:
     sys.unraisablehook = lambda unraisable: None
 
 
-def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    click.echo(f"Warning: {_said(message)}", err=True)
+def _warn(meta: Mapping[str, Any], message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    click.echo(f"Warning: {_said(message, meta)}", err=True)

@@ -7,10 +7,17 @@ from typing import Any
 
 import click
 
-from daskmix.cli.fit import estimator
-from daskmix.cli.options import accepting, debug, how_to_weigh, what_to_fit, what_to_read
-from daskmix.cli.places import opened
-from daskmix.cli.text import print_facts
+from daskmix.cli.keys import MODEL
+from daskmix.cli.options import (
+    accepting,
+    debug,
+    given,
+    how_to_weigh,
+    refuse_for_others,
+    what_to_fit,
+    what_to_read,
+)
+from daskmix.cli.work import Source, estimator, print_plan
 
 
 @click.command()
@@ -29,7 +36,7 @@ def plan(
     kind: str,
     k: int,
     threads: int | None,
-    accept: bool,
+    accept_missing_chunks: bool | None,
     **options: Any,
 ) -> None:
     """Tell what a fit of INPUT will cost: passes, bytes, tasks and memory. Only metadata are read.
@@ -40,9 +47,7 @@ def plan(
     """
     from daskmix import plan as planned
 
-    X, weight = opened(source, variables, weights, accept)
-    model = estimator(kind, k, None, options)
-    found = planned(model, X, sample_weight=weight, sample_dims=sample_dims, threads=threads)
-    print_facts(found.facts())
-    for warning in found.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+    options = given(options)
+    refuse_for_others(kind, options, MODEL)
+    rows = Source(source, variables, sample_dims, weights, bool(accept_missing_chunks)).opened()
+    print_plan(planned(estimator(kind, k, None, options), **rows, threads=threads))

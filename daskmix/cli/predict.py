@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from daskmix.cli.options import MISSING, accepting, how_to_run, what_to_read
+from daskmix.cli.keys import MISSING, OUT, PROBABILITIES, UNCERTAINTY
+from daskmix.cli.options import accepting, how_to_run, option, what_to_read
 from daskmix.cli.places import apart, connected, free, opened
 from daskmix.cli.text import print_facts
+from daskmix.cli.work import answers, questions
 from daskmix.errors import InputError
 
 
 @click.command()
 @click.argument("model_path", metavar="MODEL")
 @click.argument("source", metavar="INPUT")
-@click.option("--out", required=True, metavar="STORE", help="Where to write labels, and what else is asked for.")
+@option(OUT, help="Where to write labels, and what else is asked for.")
 @what_to_read
-@click.option("--probabilities", is_flag=True, help="Write each component's probability too (mixtures).")
-@click.option("--uncertainty", is_flag=True, help="Write one minus the largest probability too (mixtures).")
-@click.option("--missing", type=click.Choice(MISSING), help="What to do about rows with NaN; as in the fit.")
+@option(PROBABILITIES)
+@option(UNCERTAINTY)
+@option(MISSING, default=None, by_default="as in the fit")
 @accepting
 @how_to_run
 def predict(
@@ -30,12 +32,12 @@ def predict(
     out: str,
     variables: Sequence[str],
     sample_dims: Sequence[str] | None,
-    probabilities: bool,
-    uncertainty: bool,
+    probabilities: bool | None,
+    uncertainty: bool | None,
     missing: str | None,
-    accept: bool,
+    accept_missing_chunks: bool | None,
     scheduler: str | None,
-    overwrite: bool,
+    overwrite: bool | None,
 ) -> None:
     """Label the rows of INPUT by the model at MODEL.
 
@@ -54,9 +56,7 @@ def predict(
     from daskmix.store import finished, write_values
 
     model = load(model_path)
-    asked = {"label": "predict"}
-    asked |= {"probability": "predict_proba"} if probabilities else {}
-    asked |= {"uncertainty": "uncertainty"} if uncertainty else {}
+    asked = questions(bool(probabilities), bool(uncertainty))
     for method in asked.values():
         if not hasattr(model, method):
             raise InputError(
@@ -66,14 +66,13 @@ def predict(
     if missing is not None:
         model.set_params(missing=missing)
     began = time.perf_counter()
-    X, _ = opened(source, variables or _variables_of(model, source), accept=accept)
+    X, _ = opened(source, variables or _variables_of(model, source), accept=bool(accept_missing_chunks))
     of = provenance_of_answers(model, X, sample_dims, tuple(asked))
-    free([out], overwrite, of)
+    free([out], bool(overwrite), of)
     if not finished(out, of):
         with connected(scheduler):
-            answers = {name: getattr(model, method)(X, sample_dims=sample_dims) for name, method in asked.items()}
-            labels = _together(answers)
-            write_values(labels, out, overwrite=overwrite, of=of)
+            labels = answers(model, X, sample_dims, asked)
+            write_values(labels, out, overwrite=bool(overwrite), of=of)
         click.echo(f"{labels['label'].size:,} rows labelled in {time.perf_counter() - began:.1f} s", err=True)
     print_facts({"written": f"{', '.join(asked)} in {out}"})
 
@@ -84,17 +83,3 @@ def _variables_of(model: Any, source: str) -> list[str]:
 
     names = [str(name) for name in getattr(model, "feature_names_in_", ())]
     return names if set(names) <= set(getattr(open_path(source).lazy, "data_vars", ())) else []
-
-
-def _together(answers: Mapping[str, Any]) -> Any:
-    """One Dataset of all answers, which then share their reads."""
-    import xarray as xr
-
-    def named(values: Any) -> Any:
-        if isinstance(values, xr.DataArray):
-            return values
-        rows = answers["label"].ndim
-        dims = ["row"] if rows == 1 else [f"dim_{i}" for i in range(rows)]
-        return xr.DataArray(values, dims=dims + ["component"] * (values.ndim - rows))
-
-    return xr.Dataset({name: named(values) for name, values in answers.items()})

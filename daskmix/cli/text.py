@@ -10,6 +10,7 @@ import click
 from daskmix.errors import bare_url
 
 ROWS_SHOWN, COLUMNS_SHOWN = 32, 8
+HIDDEN = "daskmix.hidden"  # in the context of a command: values that are not shown, and what is instead
 
 
 def facts(model: Any) -> dict[str, Any]:
@@ -49,10 +50,20 @@ def harmless(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def told(text: str, meta: Mapping[str, Any] | None = None) -> str:
+    """A text as it may be shown: without credentials, and with names for what came from the environment."""
+    if meta is None:
+        ctx = click.get_current_context(silent=True)
+        meta = {} if ctx is None else ctx.meta
+    for value, name in meta.get(HIDDEN, ()):
+        text = text.replace(value, name)
+    return harmless(bare_url(text))
+
+
 def print_facts(facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         if value != "":
-            click.echo(f"{name:<15} {harmless(bare_url(str(value)))}")
+            click.echo(f"{name:<15} {told(str(value))}")
 
 
 def print_table(header: Sequence[str], cells: Sequence[Sequence[str]], most: int = ROWS_SHOWN) -> None:
