@@ -62,7 +62,7 @@ def fit(
 
     X, weight = opened(source, variables, weights, run.accept_missing_chunks)
     with connected(scheduler):
-        if run.progress:
+        if run.progress in ("terminal", "log"):  # JSON says it of the first pass
             planned = plan(model, X, sample_weight=weight, sample_dims=sample_dims)
             click.echo(f"memory    {planned.facts()['memory']}", err=True)
         model.fit(X, sample_weight=weight, sample_dims=sample_dims)

@@ -271,7 +271,12 @@ _keeping = _several(
         "--on-stall", type=click.Choice(["wait", "raise"]), default="raise", show_default=True,
         help="Whether to wait on then, or to end with exit code 75.",
     ),
-    click.option("--quiet", is_flag=True, help="No progress."),
+    click.option(
+        "--progress", type=click.Choice(["auto", "terminal", "json", "log", "none"]), default="auto", show_default=True,
+        help="How passes are told on stderr: by a line each and one that moves (terminal, where there is one), by a "
+        "plain line each (log, elsewhere), by a line of JSON each, or not at all.",
+    ),
+    click.option("--quiet", is_flag=True, help="No progress, as --progress none."),
 )  # fmt: skip
 
 
@@ -288,14 +293,16 @@ def how_to_keep(command: Any) -> Any:
         retries: int,
         stall: float,
         on_stall: Literal["wait", "raise"],
+        progress: str,
         quiet: bool,
         accept: bool,
         **others: Any,
     ) -> Any:
         from daskmix import Run
 
-        progress: Literal["terminal", "log"] = "terminal" if sys.stderr.isatty() else "log"
-        told: Literal["terminal", "log", False] = False if quiet else progress
+        if progress == "auto":
+            progress = "terminal" if sys.stderr.isatty() else "log"
+        told: Any = False if quiet or progress == "none" else progress
         run = Run(
             cache, cache_limit, scratch, told, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
             retries=retries, stall=stall, on_stall=on_stall, accept_missing_chunks=accept,
