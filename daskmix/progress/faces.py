@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import math
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
-from daskmix.engines.patience import within
 from daskmix.progress.card import as_html, as_text, headline
 from daskmix.progress.view import Record, View, facts, line
 
 TOPIC = "daskmix"  # of the event log
-SOON = 2.0  # seconds in which the scheduler takes an event, or it is left out
+SOON = 1.0  # seconds that the end of a fit waits for a scheduler to take events
 
 
 class Face:
@@ -148,18 +150,35 @@ def _write(told: Record) -> None:
 
 
 class EventLog(Face):
-    """The event log of the Dask cluster that the passes run on."""
+    """The event log of the Dask cluster that the passes run on, told by a thread: no pass waits for it."""
+
+    def __init__(self) -> None:
+        self._told: SimpleQueue[tuple[Any, dict[str, Any]] | None] = SimpleQueue()
+        self._teller: Thread | None = None
 
     def passed(self, view: View, record: Record) -> None:
         if view.workers is None:
             return
         from distributed import default_client
 
-        client, told = default_client(), event(view, record)
-        try:
-            within(SOON, lambda: client.log_event(TOPIC, told))
-        except Exception:  # a scheduler that is away or stopped: the next pass tells of that
-            return
+        self._told.put((default_client(), event(view, record)))
+        if self._teller is None:
+            self._teller = Thread(target=self._tell, name="daskmix-events", daemon=True)
+            self._teller.start()
+
+    def ended(self, view: View) -> None:
+        if self._teller is not None:
+            self._told.put(None)
+            self._teller.join(SOON)
+
+    def _tell(self) -> None:
+        while (told := self._told.get()) is not None:
+            client, its = told
+            with suppress(Exception):  # a scheduler that is away: the pass says so, and goes on
+                client.log_event(TOPIC, its)
+
+    def close(self) -> None:
+        self._told.put(None)
 
 
 def event(view: View, record: Record) -> dict[str, Any]:
