@@ -149,6 +149,11 @@ class Checkpoint:
         self._committed = 0.0  # when that was
         self._failed = False  # whether the last attempt did
 
+    @property
+    def last(self) -> int:
+        """The number of the last commit."""
+        return self._number
+
     def open(self, identity: Identity, seed: int) -> int:
         """Take up what is stored here, or begin with this seed; the seed that the fit began with.
 

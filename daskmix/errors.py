@@ -178,6 +178,10 @@ class StalledError(DaskmixError, TimeoutError):
     hanging: bool = False  # whether threads of this process hang in what they read
 
 
+class ProgressWarning(UserWarning):
+    """Progress could not be shown, and is not any more; the fit goes on."""
+
+
 class PassRepeatedWarning(UserWarning):
     """A pass was submitted again, as the cluster lost something that it was made of."""
 

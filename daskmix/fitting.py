@@ -23,6 +23,7 @@ from daskmix.engines.patience import USUAL, Patience
 from daskmix.errors import CollapsedComponentWarning, DamagedError, InputError, ScratchFullWarning
 from daskmix.hooks import Callback, fingerprint
 from daskmix.passes import Tally, passes
+from daskmix.progress import Progress
 from daskmix.reduction import Reduction, Together
 from daskmix.rows import Rows, from_memory
 from daskmix.sampling import OfKnown, Sample, Summarise, Summary, UniformSample
@@ -65,9 +66,10 @@ class Fit:
     states: Sequence[Any] = ()  # of the stage that is under way
     interrupt: KeyboardInterrupt | None = None
     patience: Patience = USUAL  # with what goes wrong on a cluster
+    progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        engine = engine_for(self.rows, self.keep, self.patience)
+        engine = engine_for(self.rows, self.keep, self.patience, self.progress.going)
         self.engine = GpuEngine(engine) if self.device == "cuda" else engine
 
     def __enter__(self) -> Self:
@@ -78,8 +80,11 @@ class Fit:
         self._ending.callback(self.engine.close)
         return self
 
-    def __exit__(self, *failure: object) -> None:
-        self._ending.close()
+    def __exit__(self, kind: Any, failure: BaseException | None, traceback: Any) -> None:
+        try:
+            self.progress.ended(failure or self.interrupt)
+        finally:
+            self._ending.close()
 
     def survey(self, k: int, size: int, seed: int) -> tuple[Summary, Sample]:
         """The first pass: where the rows are, whether they are clean, and some of them.
@@ -180,6 +185,7 @@ class Fit:
     ) -> Any:
         """Passes until every algorithm is done; the final states. A stage that was begun before goes on."""
         self.states = states = self._begun(states)
+        self.progress.stage(what, len(self.history))
         for done in passes(algorithms, self.rows, engine=self.engine, states=states):
             self.states = states = done.states
             if done.read.refused and not any(record["refused"] for record in self.history):
@@ -196,6 +202,7 @@ class Fit:
                 "what": what,
                 "measure": measure,
                 "objective": _best(objectives, measure),
+                "gap": _gap([states[i] for i in done.live], objectives, measure),
                 **(_starts(states, done.live) if measure else {}),
                 "live": sum(getattr(states[i], "asked", 1) for i in done.live),
                 "path": getattr(states[done.live[0]], "path", ""),
@@ -215,6 +222,10 @@ class Fit:
                 record["fingerprint"] = fingerprint() | ({} if self.device is None else {"device": self.device})
             self.history.append(record)
             self._committed(what, states)
+            if self.checkpoint:
+                self.progress.passed(record, self.checkpoint.last, str(self.checkpoint.vault))
+            else:
+                self.progress.passed(record)
             for hook in self.hooks:
                 hook(record)
         return states
@@ -241,6 +252,7 @@ class Fit:
     def sampling(self) -> Iterator[None]:
         """What is done meanwhile is work on the sample; the next record says how long it took."""
         began = time.perf_counter()
+        self.progress.stage("on the sample", len(self.history))
         try:
             yield
         finally:
@@ -292,6 +304,14 @@ def _best(objectives: Sequence[float | None], measure: str) -> float | None:
     if not known:
         return None
     return min(known) if measure == "inertia" else max(known)
+
+
+def _gap(states: Sequence[Any], objectives: Sequence[float | None], measure: str) -> float | None:
+    """What is estimated to be left to gain, by the best of all starts; None where nobody knows."""
+    best = _best(objectives, measure)
+    if best is None:
+        return None
+    return _finite(getattr(states[objectives.index(best)], "gap", None))
 
 
 def _pruned(states: Sequence[Any], rows: int) -> float:

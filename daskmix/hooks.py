@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from numbers import Integral, Real
@@ -19,13 +18,14 @@ from daskmix.engines.dask import processor
 from daskmix.engines.keep import Keep, keep_for
 from daskmix.engines.patience import Patience
 from daskmix.errors import InputError, bare_url, not_one_of, whole
+from daskmix.progress import Progress, faces_for
+from daskmix.progress.view import Record
 
-PROGRESS = ("auto", "terminal", "log", False)
+PROGRESS = ("auto", "html", "terminal", "json", "log", False)
 CACHES = ("auto", "memory", "disk", "off")
 DEVICES = ("cuda", None)
 ON_STALL = ("wait", "raise")
 
-Record = Mapping[str, Any]
 Callback = Callable[[Record], None]
 
 
@@ -48,9 +48,14 @@ class Run:
     scratch : str, path or None
         A folder on a local disk for scratch, where the work is done: on a cluster on each worker. By default a worker's
         `local_directory`, elsewhere Dask's `temporary-directory` or the system's, unless that is no local disk.
-    progress : {"auto", "terminal", "log"} or False
-        Where each pass is told. "auto" is the terminal where there is one, log lines elsewhere, and nothing unless the
-        estimator's `verbose` is set.
+    progress : {"auto", "html", "terminal", "json", "log"} or False
+        Where each pass is told: on a card in a notebook that is updated in place and stays in it ("html"; log lines
+        where there is no kernel), on a line per pass on stderr with one below it that moves ("terminal"), on lines of
+        JSON on stderr (see below), on plain lines there ("log"), or nowhere (False). With the estimator's `verbose`
+        "auto" is the card in a notebook, the terminal where there is one, and log lines elsewhere. Without it "auto" is
+        nothing, but for rows that are not in memory a notebook has the card, once a fit has taken a second.
+        What cannot be shown is a `ProgressWarning`, and the fit goes on. On a Dask cluster each pass is an event, too:
+        `client.get_events("daskmix")`.
     callbacks : tuple of callables
         Each is called after every pass with its record, a mapping (see below).
     checkpoint : str, path, Zarr store or None
@@ -69,7 +74,7 @@ class Run:
         workers that died too often, the scheduler, the connection. The bits are those of an undisturbed pass.
     stall : float or None
         Seconds in which some part of a pass must be finished. Where none is, it is told what is seen: a cluster without
-        workers or with paused ones, a chunk whose workers die, what is at work since when. None looks for nothing.
+        workers or with paused ones, a chunk whose workers die, what is at work since when. None for never.
     on_stall : {"wait", "raise"}
         Whether this is a `StalledWarning`, and one waits on, or a `StalledError`.
     accept_missing_chunks : bool
@@ -82,8 +87,8 @@ class Run:
     A record of a pass, as in `history_` of a fitted model, holds
 
     - `pass`, from 1; `what` was asked ("survey", "lloyd", "em", ...); the best `objective` of all starts and what it
-      measures (`measure`); how many models were `live`; where something is measured, of each start the `objectives` and
-      the estimated `gaps`, None where they are not known;
+      measures (`measure`), and the `gap` that is estimated to be left to its model's, None where it is not known; how
+      many models were `live`; where something is measured, of each start the `objectives` and the estimated `gaps`;
     - `seconds`; `chunks`, `rows` (those left out among them) and `bytes` that were visited, `decoded` bytes that had to
       be read from the source, and the chunks that scratch had `refused`;
     - `sample_rows` and `sample_seconds`: the work on the sample before the pass;
@@ -92,12 +97,17 @@ class Run:
     - `task_bytes` and `worker_bytes`, in the first: what a task, and the process of a worker beside its cache, take at
       most; None where the lengths of chunks are not known;
     - `fingerprint`, in the first: the processor and the versions that the last bits depend on.
+
+    A line of JSON is such a record, with null for what is no finite number, and `event` ("pass"), the `time` (UTC),
+    what is fitted (`fit`), the `workers` of a cluster, `workers_lost` and `repeats` of passes so far, and the number of
+    the checkpoint's last `commit`. The last line has the `event` "end", the `outcome` ("done", "interrupted" or
+    "failed"), `why`, `passes` and `seconds`. Events of a cluster are the same, without the last.
     """
 
     cache: Literal["auto", "memory", "disk", "off"] = "auto"
     cache_limit: int | None = None
     scratch: str | os.PathLike[str] | None = None
-    progress: Literal["auto", "terminal", "log", False] = "auto"
+    progress: Literal["auto", "html", "terminal", "json", "log", False] = "auto"
     callbacks: tuple[Callback, ...] = ()
     checkpoint: Any = None
     checkpoint_every: float = 0.0
@@ -148,36 +158,9 @@ class Run:
         stall = None if self.stall is None else float(self.stall)
         return Patience(int(self.retries), stall, self.on_stall)
 
-    def hooks(self, verbose: int) -> tuple[Callback, ...]:
-        """What to call after each pass."""
-        progress = self.progress
-        if progress == "auto":
-            progress = False if not verbose else ("terminal" if sys.stderr.isatty() else "log")
-        told: dict[Any, tuple[Callback, ...]] = {"terminal": (tell_terminal,), "log": (tell_log,), False: ()}
-        return told[progress] + tuple(self.callbacks)
-
-
-def line(record: Record) -> str:
-    """One pass in one line."""
-    rate = record["bytes"] / max(record["seconds"], 1e-9) / 1e6
-    models = f", {record['live']} models" if record["live"] > 1 else ""
-    objective = "" if record["objective"] is None else f"  {record['measure']} {record['objective']:.8g}"
-    return (
-        f"pass {record['pass']:3d}  {record['what']:<8}{objective}  {record['rows']} rows in {record['seconds']:.2f} s "
-        f"({rate:.0f} MB/s{models})"
-    )
-
-
-def tell_log(record: Record) -> None:
-    """A plain line for a log."""
-    print(line(record), file=sys.stderr, flush=True)
-
-
-def tell_terminal(record: Record) -> None:
-    """A line on a terminal."""
-    from rich.console import Console  # only where a line is shown
-
-    Console(stderr=True, highlight=True, soft_wrap=True).print(line(record))
+    def shown(self, title: str, verbose: bool, in_memory: bool) -> Progress:
+        """Who is told how far a fit of this title is."""
+        return Progress(faces_for(self.progress, verbose, in_memory), title)
 
 
 def fingerprint() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -25,6 +25,25 @@ class Tally(Sums):
     bytes: int  # of the chunks, whether they were read from their source or had been kept
     decoded: int = 0  # bytes read from their source
     refused: int = 0  # chunks that scratch had no room for
+
+
+@dataclass(frozen=True)
+class Going:
+    """How far a pass is, as an engine sees it."""
+
+    done: int  # parts that are answered: bundles of chunks
+    total: int
+    workers: int | None = None  # that the cluster has; None where there is none
+    lost: int = 0  # workers that it had in the passes so far and has not any more, those that were let go among them
+    repeats: int = 0  # times that passes were submitted again
+
+
+# Called by the thread that waits for the pass: at its begin, now and then, and at its end. It raises no Exception.
+Onlooker = Callable[[Going], None]
+
+
+def nobody(going: Going) -> None:
+    """The onlooker where there is none."""
 
 
 class Engine(Protocol):

@@ -93,7 +93,7 @@ def test_a_fit_in_a_forked_process_has_threads_of_its_own(store, right):
 
 
 def test_the_local_engine_gives_the_same_bits(store, right, monkeypatch):
-    monkeypatch.setattr("daskmix.fitting.engine_for", lambda rows, keep=NOTHING, patience=None: Local(keep=keep))
+    monkeypatch.setattr("daskmix.fitting.engine_for", lambda rows, keep=NOTHING, *others: Local(keep=keep))
     assert bits(store) == right
 
 

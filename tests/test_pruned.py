@@ -249,7 +249,7 @@ def test_memos_count_within_the_limit_and_are_let_go_with_the_fit(store):
 
 
 def test_the_local_engine_gives_the_same_bits(store, right, monkeypatch):
-    monkeypatch.setattr("daskmix.fitting.engine_for", lambda rows, keep=NOTHING, patience=None: Local(keep=keep))
+    monkeypatch.setattr("daskmix.fitting.engine_for", lambda rows, keep=NOTHING, *others: Local(keep=keep))
     found, shares = bits(store)
     assert found == right
     assert shares[-1] > 0.1

@@ -54,9 +54,9 @@ class Job:
         model, labels = given.pop("out"), given.pop("labels_out", None)
         return Outputs(model, labels, **(given | ({"overwrite": True} if overwrite else {})))
 
-    def task(self, silent: bool) -> Task:
+    def task(self, told: Any) -> Task:
         read = self._of("input")
-        run = run_of({**read, **self._of("checkpoint"), **self._of("resources")}, silent)
+        run = run_of({**read, **self._of("checkpoint"), **self._of("resources")}, told)
         (name,) = (table for table in ONE_OF if table in self.tables)
         options = {key: value for key, value in self._of(name).items() if key not in ("kind", "k")}
         options |= {"missing": read["missing"]} if "missing" in read else {}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -77,7 +77,14 @@ debug = click.option(
     "--debug", is_flag=True, envvar="DASKMIX_DEBUG", expose_value=False, is_eager=True, callback=_set_debug,
     help="Show the traceback of an error; so does DASKMIX_DEBUG=1.",
 )  # fmt: skip
-quiet = click.option("--quiet", is_flag=True, help="No progress.")
+how_to_tell = several(
+    click.option(
+        "--progress", type=click.Choice(["auto", "terminal", "json", "log", "none"]), default="auto",
+        help="How passes are told on stderr: by a line each and one that moves (terminal), by a plain line each (log), "
+        "by a line of JSON each, or not at all. By default on a terminal where there is one, else by plain lines.",
+    ),
+    click.option("--quiet", is_flag=True, help="No progress, as --progress none."),
+)  # fmt: skip
 what_to_read = several(option(VARIABLES, help=f"{VARIABLES.help} Repeat it for more."), option(SAMPLE_DIMS))
 how_to_weigh = option(WEIGHTS)
 accepting = option(ACCEPT)
@@ -88,26 +95,34 @@ what_to_fit = several(of_keys(MODEL), missing)
 what_to_try = several(of_keys(SEARCH), missing)
 
 
-def run_of(given: Mapping[str, Any], silent: bool) -> Any:
+def face(progress: str, quiet: bool) -> Any:
+    """What `Run` calls the way to tell of passes."""
+    if quiet or progress == "none":
+        return False
+    if progress == "auto":
+        return "terminal" if sys.stderr.isatty() else "log"
+    return progress
+
+
+def run_of(given: Mapping[str, Any], told: Any) -> Any:
     """`Run` of what was said, and of the defaults of a batch job."""
     from daskmix import Run
 
-    progress: Literal["terminal", "log"] = "terminal" if sys.stderr.isatty() else "log"
     said = {key.parameter: given.get(key.parameter) for key in RUN}
     kept = {key.parameter: key.default if said[key.parameter] is None else said[key.parameter] for key in RUN}
-    return Run(progress=False if silent else progress, **kept)
+    return Run(progress=told, **kept)
 
 
 def how_to_keep(command: Any) -> Any:
     """Where chunks stay, how much trouble there may be, and who is told of passes: the command's `run`."""
 
     @wraps(command)
-    def with_run(*, quiet: bool, **options: Any) -> Any:
+    def with_run(*, progress: str, quiet: bool, **options: Any) -> Any:
         given = {key.parameter: options.pop(key.parameter) for key in RUN}
-        return command(run=run_of(given, quiet), **options)
+        return command(run=run_of(given, face(progress, quiet)), **options)
 
     kept = [replace(key, required=False) for key in CHECKPOINT]  # a job file may leave out their table
-    return several(accepting, of_keys(HOW_TO_RUN), of_keys(kept), quiet)(with_run)
+    return several(accepting, of_keys(HOW_TO_RUN), of_keys(kept), how_to_tell)(with_run)
 
 
 how_to_run = several(option(SCHEDULER), overwriting, debug)

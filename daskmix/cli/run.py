@@ -10,7 +10,7 @@ from daskmix.cli.failures import WORDS
 from daskmix.cli.job import read, reference
 from daskmix.cli.job import schema as described
 from daskmix.cli.keys import SCHEDULER, as_keys
-from daskmix.cli.options import debug, option, overwriting, quiet
+from daskmix.cli.options import debug, face, how_to_tell, option, overwriting
 from daskmix.cli.text import HIDDEN
 from daskmix.cli.work import carry_out, foretell
 
@@ -22,7 +22,7 @@ from daskmix.cli.work import carry_out, foretell
 @click.option("--keys", is_flag=True, help="Print all keys of job files, as Markdown.")
 @option(SCHEDULER, by_default="what the job says")
 @overwriting
-@quiet
+@how_to_tell
 @debug
 @click.pass_context
 def run(
@@ -33,6 +33,7 @@ def run(
     keys: bool,
     scheduler: str | None,
     overwrite: bool | None,
+    progress: str,
     quiet: bool,
 ) -> None:
     """Do what JOB says, a TOML file: fit or search for a model, write it and its labels.
@@ -56,7 +57,7 @@ def run(
     ctx.meta[WORDS] = as_keys()
     asked = read(path, os.environ)
     ctx.meta[HIDDEN] = asked.hidden
-    task, source, outputs = asked.task(quiet), asked.source(), asked.outputs(bool(overwrite))
+    task, source, outputs = asked.task(face(progress, quiet)), asked.source(), asked.outputs(bool(overwrite))
     if dry_run:
         foretell(task, source, outputs)
     else:

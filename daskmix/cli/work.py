@@ -108,7 +108,7 @@ class Fitting(Task):
     k: int
 
     def found(self, rows: Rows) -> Found:
-        if self.run.progress:
+        if self.run.progress in ("terminal", "log"):  # JSON says it of the first pass
             click.echo(f"memory    {self.planned(rows)[0].facts()['memory']}", err=True)
         model = estimator(self.kind, self.k, self.run, self.options).fit(**rows)
         return Found(model, facts(model))

@@ -6,13 +6,14 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from daskmix.again import transient
-from daskmix.engines.patience import NAMED, Patience, Watch, chunks_of, within
+from daskmix.engines.patience import NAMED, OFTEN, Patience, Watch, chunks_of, within
 from daskmix.errors import ClusterLostError, DaskmixError, SourceUnavailableError, WorkersLostError
+from daskmix.passes import Going, Onlooker
 from daskmix.rows import Part, Rows
 
 ANSWER = 30.0  # seconds in which a scheduler or worker says what is asked, or counts as silent
@@ -174,11 +175,49 @@ class Sight:
     deadly: tuple[tuple[Any, int], ...]  # tasks whose workers died: key, how many; the most first
 
 
-def progress_of(groups: Sequence[str], dask_scheduler: Any = None) -> tuple[tuple[float, ...], int]:
-    """Seconds of work that groups of tasks have finished, and the number of workers; runs on the scheduler."""
-    known = dask_scheduler.task_groups
-    done = (known[name].all_durations.get("compute", 0.0) if name in known else 0.0 for name in groups)
-    return tuple(done), len(dask_scheduler.workers)
+def progress_of(groups: Sequence[str], dask_scheduler: Any = None) -> tuple[tuple[float, ...], int, frozenset[str]]:
+    """What the scheduler knows of groups of tasks, where it runs.
+
+    Seconds of work that each has finished; how many tasks that each read a bundle are done; and the workers.
+    """
+    known = [dask_scheduler.task_groups.get(name) for name in groups]
+    seconds = (0.0 if group is None else group.all_durations.get("compute", 0.0) for group in known)
+    reads = (group for name, group in zip(groups, known, strict=True) if group is not None and name.startswith(READ))
+    # One whose answer was merged already is let go of.
+    done = sum(group.states[state] for group in reads for state in ("memory", "released", "forgotten"))
+    return tuple(seconds), done, frozenset(dask_scheduler.workers)
+
+
+class Seen:
+    """How far the passes on a cluster are, through all that is lost there, and who is told."""
+
+    def __init__(self, onlooker: Onlooker) -> None:
+        self.onlooker = onlooker
+        self.now = Going(0, 0)
+        self._workers: frozenset[str] = frozenset()
+
+    def begin(self, total: int, workers: frozenset[str]) -> None:
+        """A pass over so many parts is submitted."""
+        self.now = replace(self.now, done=0, total=total)
+        self.look(0, workers)
+
+    def again(self) -> None:
+        """It will be submitted again."""
+        self.now = replace(self.now, repeats=self.now.repeats + 1)
+
+    def look(self, done: int, workers: frozenset[str]) -> None:
+        """So many parts are done, and these workers there."""
+        lost = self.now.lost + len(self._workers - workers)
+        self._workers = workers
+        # The scheduler forgets what is done when the last merge is.
+        done = min(max(done, self.now.done), self.now.total)
+        self.now = replace(self.now, done=done, workers=len(workers), lost=lost)
+        self.onlooker(self.now)
+
+    def end(self) -> None:
+        """The answer is there."""
+        self.now = replace(self.now, done=self.now.total)
+        self.onlooker(self.now)
 
 
 def sight_of(groups: Sequence[str], bundles: Sequence[Any], dask_scheduler: Any = None) -> Sight:
@@ -221,8 +260,8 @@ def free_disk(dask_worker: Any = None) -> int:
 class OnCluster:
     """A pass on a cluster that is waited for."""
 
-    def __init__(self, client: Any, rows: Rows, watch: Watch) -> None:
-        self.client, self.rows, self.watch = client, rows, watch
+    def __init__(self, client: Any, rows: Rows, watch: Watch, seen: Seen) -> None:
+        self.client, self.rows, self.watch, self.seen = client, rows, watch, seen
         self.answer: Any = None  # a future, once the pass was submitted
         self._tasks: Mapping[Any, Any] = {}
         self._workerless: float | None = None  # since when there was no worker
@@ -235,9 +274,8 @@ class OnCluster:
         StalledError
         """
         self.answer, self._tasks = answer, tasks
-        interval = self.watch.patience.interval
-        if interval is None:
-            return answer.result()
+        # Where nobody minds that it stands still, somebody may like to see it move.
+        interval = self.watch.patience.interval or OFTEN
         while True:
             try:
                 answer.exception(timeout=interval)  # waits for it, and fetches nothing
@@ -256,7 +294,7 @@ class OnCluster:
 
     def _look(self) -> None:
         try:
-            progress, workers = within(ANSWER, lambda: self.client.run_on_scheduler(progress_of, self._groups))
+            seconds, done, workers = within(ANSWER, lambda: self.client.run_on_scheduler(progress_of, self._groups))
         except Exception as error:  # silent or gone: the future says so as soon as Dask knows
             silent = _in_short(error)
             self.watch.look(None, lambda: f"the scheduler does not answer ({silent})")
@@ -265,7 +303,8 @@ class OnCluster:
             self._workerless = None
         elif self._workerless is None:
             self._workerless = time.monotonic()
-        self.watch.look(progress, self._said)
+        self.seen.look(done, workers)
+        self.watch.look((seconds, len(workers)), self._said)
 
     def _said(self) -> str:
         """What stands still, in a sentence."""

@@ -18,6 +18,7 @@ from uuid import uuid4
 import dask
 import dask.threaded
 from dask.base import get_scheduler
+from dask.callbacks import Callback
 from dask.local import get_async
 from dask.system import CPU_COUNT
 
@@ -30,6 +31,7 @@ from daskmix.engines.cluster import (
     READ,
     OnCluster,
     Repeats,
+    Seen,
     check_persisted,
     connected_again,
     loss,
@@ -48,7 +50,7 @@ from daskmix.errors import (
     VersionMismatchError,
 )
 from daskmix.kernels import Kernels, compiled
-from daskmix.passes import Engine, Tally
+from daskmix.passes import Engine, Going, Onlooker, Tally, nobody
 from daskmix.reduction import Reduction, merge_branches, merge_tree
 from daskmix.rows import Part, Rows
 
@@ -58,17 +60,19 @@ IN_FLIGHT = 2  # tasks for each thread: the one that it is at, and the next
 MUST_AGREE = ("daskmix", "numpy", "numba", "scipy", "zarr", "xarray")
 
 
-def engine_for(rows: Rows, keep: Keep = NOTHING, patience: Patience = USUAL) -> Engine:
+def engine_for(rows: Rows, keep: Keep = NOTHING, patience: Patience = USUAL, onlooker: Onlooker = nobody) -> Engine:
     """The engine that suits where the rows are and where this code runs.
 
     Inside a task of a Dask cluster everything is done in that task: waiting for other tasks could wait for ever. Rows
     in memory are computed on by the threads of this process. Anything else goes to the scheduler that Dask would use.
     """
     if this_worker() is not None:
-        return Local(keep=keep)
+        return Local(keep=keep, onlooker=onlooker)
+    if rows.in_memory and len(rows.bundles) <= 1:
+        return Local(keep=keep, onlooker=onlooker)
     if rows.in_memory:
-        return Local(keep=keep) if len(rows.bundles) <= 1 else OnDask(scheduler="threads", keep=keep)
-    return OnDask(keep=keep, patience=patience)
+        return OnDask(scheduler="threads", keep=keep, onlooker=onlooker)
+    return OnDask(keep=keep, patience=patience, onlooker=onlooker)
 
 
 def _schedule(name: str | None) -> Callable[..., Any]:
@@ -166,6 +170,23 @@ class Desk:
         return "; ".join(busy) or "no task of the pass is at work, as others keep the threads busy"
 
 
+@contextmanager
+def counted(tasks: Mapping[Any, Any], total: int, onlooker: Onlooker) -> Iterator[None]:
+    """Whoever looks on is told of each bundle of these tasks that is done here, by the thread that waits for them."""
+    done: list[Any] = []
+
+    def count(key: Any, *others: Any) -> None:
+        # Dask tells of the tasks of all threads that compute something meanwhile.
+        if isinstance(key, tuple) and str(key[0]).startswith(READ) and key in tasks:
+            done.append(key)
+            onlooker(Going(len(done), total))
+
+    onlooker(Going(0, total))
+    with nullcontext() if onlooker is nobody else Callback(posttask=count):
+        yield
+    onlooker(Going(total, total))
+
+
 def _itself(value: A) -> A:
     return value
 
@@ -197,12 +218,18 @@ class OnDask:
     """Dask's own scheduling: threads by default, the active distributed client when there is one."""
 
     def __init__(
-        self, scheduler: str | None = None, ops: str = "compiled", keep: Keep = NOTHING, patience: Patience = USUAL
+        self,
+        scheduler: str | None = None,
+        ops: str = "compiled",
+        keep: Keep = NOTHING,
+        patience: Patience = USUAL,
+        onlooker: Onlooker = nobody,
     ) -> None:
         self.scheduler = scheduler
         self.ops = ops
         self.patience = patience
         self.shelves = Shelves(keep)
+        self.onlooker, self.seen = onlooker, Seen(onlooker)
         self.checked: frozenset[str] = frozenset()
         self._pinned: dict[int, list[Any]] = {}  # futures of bundles, by which ones they are
 
@@ -243,7 +270,7 @@ class OnDask:
             schedule, answer = partial(_by_threads, desk=desk), partial(desk.noted, answer)
             watched = desk.watched(Watch(self.patience))
         tasks, branches = self._tasks(answer, reduction, rows, self.shelves.of(rows), merge_branches)
-        with one_blas_thread(), watched:
+        with one_blas_thread(), watched, counted(tasks, len(rows.bundles), self.onlooker):
             return merge_answers(reduction, schedule(tasks, branches))
 
     def _on_cluster(self, client: Any, reduction: Reduction[A], rows: Rows) -> Any:
@@ -252,15 +279,20 @@ class OnDask:
             warn_of_secrets(rows)
         repeats = Repeats(self.patience)
         while True:
-            waiting = OnCluster(client, rows, Watch(self.patience))
+            waiting = OnCluster(client, rows, Watch(self.patience), self.seen)
             try:
-                self._check_cluster(client)
-                return self._submitted(waiting, reduction)
+                workers = self._check_cluster(client)
+                self.seen.begin(len(rows.bundles), workers)
+                found = self._submitted(waiting, reduction)
             except Exception as error:
                 lost = loss(error, waiting)
                 if lost is None:
                     raise
                 said = repeats.spend(lost, error)
+                self.seen.again()
+            else:
+                self.seen.end()
+                return found
             # Fresh keys for all: what is left of the old ones may be lost, or of a scheduler that is no more.
             self._unpin()
             warnings.warn(said, PassRepeatedWarning, stacklevel=2)
@@ -313,14 +345,16 @@ class OnDask:
 
         return tasks, tree(merge, answers)
 
-    def _check_cluster(self, client: Any) -> None:
+    def _check_cluster(self, client: Any) -> frozenset[str]:
+        """The workers, whose versions are those of this process."""
         workers = frozenset(within(ANSWER, partial(client.scheduler_info, n_workers=-1))["workers"])
         if not self.checked or workers - self.checked:
             try:
                 check_versions(client)
             except (OSError, CancelledError):  # workers come and go: the next pass asks again
-                return
+                return workers
             self.checked = workers | {"scheduler"}
+        return workers
 
 
 def warn_of_secrets(rows: Rows) -> None:

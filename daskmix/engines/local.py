@@ -16,7 +16,7 @@ from daskmix.block import Block, Missing
 from daskmix.device import suited
 from daskmix.engines.keep import NOTHING, Held, Keep
 from daskmix.kernels import Kernels, compiled
-from daskmix.passes import Tally
+from daskmix.passes import Going, Onlooker, Tally, nobody
 from daskmix.reduction import Reduction, Remembers, merge_in_order, merge_tree
 from daskmix.rows import Part, Rows
 
@@ -110,16 +110,20 @@ class Shelves:
 class Local:
     """One bundle after the other, in this thread."""
 
-    def __init__(self, ops: Kernels = compiled, keep: Keep = NOTHING) -> None:
+    def __init__(self, ops: Kernels = compiled, keep: Keep = NOTHING, onlooker: Onlooker = nobody) -> None:
         self.ops = ops
         self.shelves = Shelves(keep)
+        self.onlooker = onlooker
 
     def run(self, reduction: Reduction[A], rows: Rows) -> tuple[A, Tally]:
         answers = []
-        for held in self.shelves.of(rows):
+        bundles = self.shelves.of(rows)
+        self.onlooker(Going(0, len(bundles)))
+        for held in bundles:
             needs = [name for part in held.bundle for name in part.needs]
             given = dask.get(dict(rows.graph), needs) if needs else ()
             answers.append(answer_bundle(reduction, held, rows.missing, self.ops, given))
+            self.onlooker(Going(len(answers), len(bundles)))
         if not answers:
             return reduction.zero(), Tally(0, 0, 0)
         return merge_tree(partial(merge_answers, reduction), answers)

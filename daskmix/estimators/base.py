@@ -339,8 +339,10 @@ class Estimator(BaseEstimator):
         opened = self._opened(X, variables)
         found = self._rows(opened, weight, sample_dims, reset=history is None)
         run, gaps = self.run or Run(), weight is not None or found.missing is not Missing.refuse
-        hooks, known = run.hooks(self.verbose), list(history or ())
-        fit = Fit(found, hooks, run.keep(), run.device, gaps, known, patience=run.patience())
+        known, progress = list(history or ()), run.shown(type(self).__name__, bool(self.verbose), found.in_memory)
+        fit = Fit(
+            found, tuple(run.callbacks), run.keep(), run.device, gaps, known, patience=run.patience(), progress=progress
+        )
         fit.planned = self._planned(found, opened, sample_dims)
         if history is None:
             self.seed_ = self._draw_seed()
