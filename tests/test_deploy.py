@@ -208,7 +208,7 @@ def test_the_job_finds_its_file_and_every_variable_that_it_names(manifests: Mani
     assert job.source().store == env["INPUT"]
     assert job.outputs(False).model == env["OUTPUT"]
     assert job.outputs(False).overwrite
-    assert job.task(silent=True).run.checkpoint == env["CHECKPOINT"]
+    assert job.task(told=False).run.checkpoint == env["CHECKPOINT"]
 
 
 def test_credentials_go_to_driver_and_workers_and_may_be_absent(manifests: Manifests) -> None:
