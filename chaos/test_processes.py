@@ -103,10 +103,15 @@ def test_ten_random_kills_change_nothing(where, store, undisturbed, tmp_path):
 @pytest.mark.limit(300)
 @pytest.mark.parametrize("allowed", [10, 3], ids=["deployed-settings", "dask-settings"])
 def test_twenty_preemptions_are_no_failure_of_the_fit(allowed, store, undisturbed, tmp_path):
+    """Where Dask gives up after three failures the pass is submitted again; labels, which are Dask's own, are not."""
     right, chance = undisturbed(SHORT), random.Random(1)
+    options: tuple[str, ...] = ()
+    if allowed == 3:
+        options = ("--without-labels",)
+        right = {name: {what: b for what, b in found.items() if what != "labels"} for name, found in right.items()}
     with Cluster(tmp_path, workers=3, env={"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(allowed)}) as cluster:
         cluster.wait_for_workers()
-        job = Job(store, tmp_path, SHORT, ("--scheduler", cluster.address), lasting=True)
+        job = Job(store, tmp_path, SHORT, ("--scheduler", cluster.address, *options), lasting=True)
         with job.start() as driver:
             wait_until("kmeans 1", has_told(driver, "kmeans 1"))
             for _ in range(20):
