@@ -103,7 +103,7 @@ class GaussianMixture(AfterFit):
         wants it of estimators that look for labels.
     nu : None, number, (k,) array or "estimate"
         Degrees of freedom of components that are multivariate Student's t instead of Gaussian, so that rows far from
-        all of them count for little [10]_; given, or with "estimate" found for each component, between 0.1 and 1000.
+        all of them count for little [10]_; given, from 0.1 on, or with "estimate" found for each, up to 1000.
         The fit is the textbook's iteration. Where outliers dominate the variance of a feature, pass a number as
         `reg_covar`.
     min_weight : float
