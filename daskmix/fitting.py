@@ -22,8 +22,9 @@ from daskmix.engines.local import one_blas_thread
 from daskmix.engines.patience import USUAL, Patience
 from daskmix.errors import CollapsedComponentWarning, DamagedError, InputError, ScratchFullWarning
 from daskmix.hooks import Callback, fingerprint
-from daskmix.passes import Tally, passes
+from daskmix.passes import Pass, Tally, passes
 from daskmix.progress import Progress
+from daskmix.progress.view import known
 from daskmix.reduction import Reduction, Together
 from daskmix.rows import Rows, from_memory
 from daskmix.sampling import OfKnown, Sample, Summarise, Summary, UniformSample
@@ -188,39 +189,8 @@ class Fit:
         self.progress.stage(what, len(self.history))
         for done in passes(algorithms, self.rows, engine=self.engine, states=states):
             self.states = states = done.states
-            if done.read.refused and not any(record["refused"] for record in self.history):
-                warnings.warn(
-                    f"scratch could not be written for {done.read.refused} chunks (a full disk, a quota, or no such "
-                    "folder there), so they are decoded again in every pass; make room there, or pass "
-                    "run=Run(scratch=...), another folder",
-                    ScratchFullWarning,
-                    stacklevel=4,
-                )
-            objectives = [_finite(getattr(states[i], "objective", None)) for i in done.live]
-            record = {
-                "pass": len(self.history) + 1,
-                "what": what,
-                "measure": measure,
-                "objective": _best(objectives, measure),
-                "gap": _gap([states[i] for i in done.live], objectives, measure),
-                **(_starts(states, done.live) if measure else {}),
-                "live": sum(getattr(states[i], "asked", 1) for i in done.live),
-                "path": getattr(states[done.live[0]], "path", ""),
-                "pruned": _pruned([states[i] for i in done.live], done.read.rows),
-                "seconds": done.seconds,
-                "chunks": done.read.chunks,
-                "rows": done.read.rows,
-                "bytes": done.read.bytes,
-                "decoded": done.read.decoded,
-                "refused": done.read.refused,
-                "sample_rows": self.sample_read.rows,
-                "sample_seconds": self.sampling_seconds,
-            }
-            self.sample_read, self.sampling_seconds = NOTHING_READ, 0.0
-            if not self.history:
-                record |= self.planned
-                record["fingerprint"] = fingerprint() | ({} if self.device is None else {"device": self.device})
-            self.history.append(record)
+            self._warn_of_scratch(done.read.refused)
+            record = self._recorded(done, what, measure)
             self._committed(what, states)
             if self.checkpoint:
                 self.progress.passed(record, self.checkpoint.last, str(self.checkpoint.vault))
@@ -229,6 +199,47 @@ class Fit:
             for hook in self.hooks:
                 hook(record)
         return states
+
+    def _recorded(self, done: Pass, what: str, measure: str) -> dict[str, Any]:
+        """What the history has of a pass from now on."""
+        live = [done.states[i] for i in done.live]
+        objectives = [known(getattr(state, "objective", None)) for state in live]
+        record = {
+            "pass": len(self.history) + 1,
+            "what": what,
+            "measure": measure,
+            "objective": _best(objectives, measure),
+            "gap": _gap(live, objectives, measure),
+            **(_starts(done.states, done.live) if measure else {}),
+            "live": sum(getattr(state, "asked", 1) for state in live),
+            "path": getattr(live[0], "path", ""),
+            "pruned": _pruned(live, done.read.rows),
+            "seconds": done.seconds,
+            "chunks": done.read.chunks,
+            "rows": done.read.rows,
+            "bytes": done.read.bytes,
+            "decoded": done.read.decoded,
+            "refused": done.read.refused,
+            "sample_rows": self.sample_read.rows,
+            "sample_seconds": self.sampling_seconds,
+        }
+        self.sample_read, self.sampling_seconds = NOTHING_READ, 0.0
+        if not self.history:
+            record |= self.planned
+            record["fingerprint"] = fingerprint() | ({} if self.device is None else {"device": self.device})
+        self.history.append(record)
+        return record
+
+    def _warn_of_scratch(self, refused: int) -> None:
+        """Once for each fit."""
+        if refused and not any(record["refused"] for record in self.history):
+            warnings.warn(
+                f"scratch could not be written for {refused} chunks (a full disk, a quota, or no such folder there), "
+                "so they are decoded again in every pass; make room there, or pass run=Run(scratch=...), another "
+                "folder",
+                ScratchFullWarning,
+                stacklevel=5,
+            )
 
     def _begun(self, states: Sequence[Any]) -> Sequence[Any]:
         """The states that the next stage goes on from: those that a checkpoint has, else these."""
@@ -288,22 +299,18 @@ class Fit:
         return sum(record["decoded"] for record in self.history)
 
 
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)
-
-
 def _starts(states: Sequence[Any], live: Sequence[int]) -> dict[str, list[float | None]]:
     """Objective and estimated gap of each start, None where it is done or they are not known."""
     names = {"objectives": "objective", "gaps": "gap"}
     each = [states[i] if i in live else None for i in range(len(states))]
-    return {many: [_finite(getattr(state, one, None)) for state in each] for many, one in names.items()}
+    return {many: [known(getattr(state, one, None)) for state in each] for many, one in names.items()}
 
 
 def _best(objectives: Sequence[float | None], measure: str) -> float | None:
-    known = [o for o in objectives if o is not None]
-    if not known:
+    measured = [o for o in objectives if o is not None]
+    if not measured:
         return None
-    return min(known) if measure == "inertia" else max(known)
+    return min(measured) if measure == "inertia" else max(measured)
 
 
 def _gap(states: Sequence[Any], objectives: Sequence[float | None], measure: str) -> float | None:
@@ -311,7 +318,7 @@ def _gap(states: Sequence[Any], objectives: Sequence[float | None], measure: str
     best = _best(objectives, measure)
     if best is None:
         return None
-    return _finite(getattr(states[objectives.index(best)], "gap", None))
+    return known(getattr(states[objectives.index(best)], "gap", None))
 
 
 def _pruned(states: Sequence[Any], rows: int) -> float:

@@ -151,6 +151,14 @@ def test_a_picture_of_a_mixture_reads_each_chunk_once(mixture):
     assert reads == dict.fromkeys(range(4), 1)
 
 
+def test_silhouettes_read_each_chunk_once(kmeans):
+    x, reads = counted_reads(water() / water().std(axis=0), 3_000)
+    plot.silhouettes(kmeans, x)
+    assert reads == dict.fromkeys(range(4), 1)
+    with pytest.raises(InputError, match="sample= says how to look"):
+        plot.silhouettes(kmeans, plot.look(kmeans, x), sample=10)
+
+
 def test_a_picture_of_kmeans_reads_each_chunk_twice_and_with_limits_once(kmeans):
     scaled = water() / water().std(axis=0)
     x, reads = counted_reads(scaled, 3_000)

@@ -63,9 +63,14 @@ def colours(k: int) -> list[tuple[float, ...]]:
     next ten are the same, halfway to white, then halfway to black; from 30 labels on they come again, so that only the
     numbers, which pictures of mixtures show, tell them apart.
     """
-    ten = np.array([[int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)] for code in TEN])
+    ten = np.array([rgb(code) for code in TEN])
     thirty = np.concatenate([ten, 0.5 + 0.5 * ten, 0.5 * ten])
     return [tuple(map(float, thirty[j % len(thirty)])) for j in range(k)]
+
+
+def rgb(code: str) -> tuple[float, ...]:
+    """The numbers, 0 to 1, of a colour written as #rrggbb."""
+    return tuple(int(code[i : i + 2], 16) / 255 for i in (1, 3, 5))
 
 
 def fitted(model: Any) -> tuple[int, int]:

@@ -26,12 +26,13 @@ from daskmix.plot.canvas import (
     label_names,
     real,
 )
-from daskmix.plot.looks import look, seen
+from daskmix.plot.looks import Look, look, seen
 
 FEW = 12  # bars that have their share written above
 ROOM = 60  # letters under an axis
 ROW = 0.04  # of the height of a picture: a line of letters
-DRAWN = 5_000  # rows of a picture of silhouettes
+# A look for the sake of its rows: one bin, with limits, as to look for those would take a pass of its own.
+SAMPLED: dict[str, Any] = {"sample": 5_000, "bins": 1, "limits": {0: (0.0, 1.0)}}
 LAST_NUMBER = re.compile(r"^(.*?)_?([-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)$")
 
 
@@ -88,7 +89,7 @@ def silhouettes(model: Any, X: Any, names: Sequence[str] | None = None, axes: Ax
     model : fitted KMeans or BisectingKMeans
         Of a mixture: `model.to_kmeans()`.
     X : as `fit` takes it, or a Look
-        Of which a sample of 5,000 rows is drawn by their index, in two passes (see `look`).
+        Of which a sample of 5,000 rows is drawn by their index, in one pass (see `look`).
     names : sequence of str
         Of the labels, in their order; their numbers by default.
     axes : matplotlib Axes
@@ -107,7 +108,7 @@ def silhouettes(model: Any, X: Any, names: Sequence[str] | None = None, axes: Ax
     if k < 2:
         raise InputError("a silhouette is of two clusters at least, but the model has one; fit more of them")
     called = label_names(names, k)
-    view = seen(model, X, None, options) if not options and _is_look(X) else _sampled(model, X, options)
+    view = seen(model, X, None, options) if isinstance(X, Look) else look(model, X, 0, **SAMPLED | options)
     squares = squares_observed(view.rows.astype(np.float64), np.asarray(model.cluster_centers_, dtype=np.float64))
     two = np.sqrt(np.partition(squares, 1, axis=1)[:, :2])
     value = (two[:, 1] - two[:, 0]) / np.where(two[:, 1] > 0, two[:, 1], 1.0)
@@ -130,7 +131,7 @@ def silhouettes(model: Any, X: Any, names: Sequence[str] | None = None, axes: Ax
     axes.set_xlabel("simplified silhouette, by distances to centres")
     axes.set_ylabel("cluster")
     if own:
-        caption(axes, view.told(points=True))
+        caption(axes, view.told(points=True, features=()))
     return axes
 
 
@@ -212,15 +213,6 @@ def _turned(names: Sequence[str]) -> dict[str, Any]:
     """How names stand under an axis: across where there is room, else slanted."""
     room = len(names) * (max(map(len, names)) + 2) <= ROOM
     return {} if room else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-
-
-def _is_look(X: Any) -> bool:
-    return hasattr(X, "histograms")
-
-
-def _sampled(model: Any, X: Any, options: dict[str, Any]) -> Any:
-    """A look for the sake of its sample: histograms of one feature are the least that it can make."""
-    return look(model, X, (0,), **{"sample": DRAWN, "bins": 1} | options)
 
 
 def _of_model(model: Any, features: Any) -> tuple[Array, Array, list[str], str]:

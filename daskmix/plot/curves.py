@@ -42,20 +42,11 @@ def convergence(fitted: Any, axes: Any = None) -> Array:
         There is no history, or no pass of it measured an objective of the whole fit: those of BisectingKMeans measure
         the splits under way.
     """
-    history = getattr(fitted, "history_", fitted)
-    if not isinstance(history, list):
-        raise InputError(f"{type(fitted).__name__} has no history_, so it is not fitted; call fit(X) first")
-    if any(record.get("what") == "bisecting" for record in history):
-        raise InputError("passes of bisecting K-means measure splits under way, which do not converge to one objective")
-    measured = [record for record in history if record.get("measure") and record.get("objective") is not None]
-    if not measured:
-        raise InputError("no pass of this history measured an objective; draw a model that was fitted by passes")
+    measured = _measured(fitted)
     if axes is not None and np.shape(axes) != (2,):
         raise InputError("convergence takes two panels: pass axes=fig.subplots(2)")
     panels = grid(2, 1, aspect=2.0, panel=2.2)[1][:, 0] if axes is None else np.asarray(axes)
-    # A later stage may measure something else.
     measure = measured[-1]["measure"]
-    measured = [record for record in measured if record["measure"] == measure]
     at = np.array([record["pass"] for record in measured])
     curves, gaps = _by_start(measured, "objectives"), _by_start(measured, "gaps")
     if np.isnan(curves).all():
@@ -86,6 +77,19 @@ def convergence(fitted: Any, axes: Any = None) -> Array:
         panel.set_xlim(at.min() - 0.5, at.max() + 0.5)
         whole_numbers(panel.xaxis)
     return panels
+
+
+def _measured(fitted: Any) -> list[dict[str, Any]]:
+    """The records of passes that measured what the last one did: a later stage may measure something else."""
+    history = getattr(fitted, "history_", fitted)
+    if not isinstance(history, list):
+        raise InputError(f"{type(fitted).__name__} has no history_, so it is not fitted; call fit(X) first")
+    if any(record.get("what") == "bisecting" for record in history):
+        raise InputError("passes of bisecting K-means measure splits under way, which do not converge to one objective")
+    measured = [record for record in history if record.get("measure") and record.get("objective") is not None]
+    if not measured:
+        raise InputError("no pass of this history measured an objective; draw a model that was fitted by passes")
+    return [record for record in measured if record["measure"] == measured[-1]["measure"]]
 
 
 def selection(table: Any, criterion: str, axes: Axes = None) -> Axes:

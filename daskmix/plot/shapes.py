@@ -24,6 +24,7 @@ from daskmix.plot.canvas import (
     fitted,
     grid,
     real,
+    rgb,
     write,
 )
 from daskmix.plot.looks import MOST_FEATURES, Look, seen
@@ -258,7 +259,7 @@ def _density(axes: Axes, view: Look, x: int, y: int, shades: Sequence[Any]) -> N
 
 
 def _rows(axes: Axes, view: Look, x: int, y: int, shades: Sequence[Any]) -> None:
-    shade = np.array([*shades, _rgb(NOISE_GREY)])[view.labels.astype(int)]
+    shade = np.array([*shades, rgb(NOISE_GREY)])[view.labels.astype(int)]
     # Rows near each other share a look; more of them are drawn fainter.
     alpha = float(np.clip(1_000 / max(1, len(view.rows)), 0.15, 0.8))
     axes.scatter(view.rows[:, x], view.rows[:, y], s=5, c=shade, alpha=alpha, linewidths=0, rasterized=True, zorder=1)
@@ -290,7 +291,3 @@ def _profile(axes: Axes, model: Any, view: Look | None, feature: int) -> None:
         axes.plot(at, each.sum(axis=0), color=INK, linewidth=1.0, linestyle="--")
     axes.set_xlim(min(reach), max(reach))
     axes.set_ylim(bottom=0.0)
-
-
-def _rgb(code: str) -> tuple[float, ...]:
-    return tuple(int(code[i : i + 2], 16) / 255 for i in (1, 3, 5))
